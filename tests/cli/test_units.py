@@ -115,11 +115,5 @@ def test_bad_input_shape(text: str) -> None:
 def test_texts() -> None:
     times = [time_text(seconds) for seconds in (3.2e-6, 8.126e-4, 5.314e-3, 0.25, 1.2)]
     assert times == ["3.2 us", "813 us", "5.31 ms", "250 ms", "1.200 s"]
-        "3.2 us",
-        "813 us",
-        "5.31 ms",
-        "250 ms",
-        "1.200 s",
-    ]
     assert [count_text(n) for n in (0, 853, 12345, 999999, 4.12e7)] == ["0", "853", "12.3 K", "1000 K", "41.2 M"]
     assert [bytes_text(n) for n in (853, 3.42e6)] == ["853 B", "3.42 MB"]
