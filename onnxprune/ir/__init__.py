@@ -1,0 +1,56 @@
+"""The model in memory: import and export that lose nothing, queries, shapes, text form. See docs/ir.md."""
+
+from onnxprune.ir.exporter import to_proto
+from onnxprune.ir.files import load, save
+from onnxprune.ir.importer import from_proto
+from onnxprune.ir.macs import macs, node_macs
+from onnxprune.ir.model import Model
+from onnxprune.ir.objects import Constant, Node, Variable
+from onnxprune.ir.order import topological_sort
+from onnxprune.ir.query import (
+    attribute,
+    captured,
+    constant,
+    consumers,
+    domain,
+    feed_inputs,
+    freeze_initializers,
+    has_subgraph,
+    initializers,
+    node_key,
+    parameters,
+    producer,
+    tensors,
+)
+from onnxprune.ir.shapes import infer_shapes, shapes_for
+from onnxprune.ir.text import text
+
+__all__ = [
+    "Constant",
+    "Model",
+    "Node",
+    "Variable",
+    "attribute",
+    "captured",
+    "constant",
+    "consumers",
+    "domain",
+    "feed_inputs",
+    "freeze_initializers",
+    "from_proto",
+    "has_subgraph",
+    "infer_shapes",
+    "initializers",
+    "load",
+    "macs",
+    "node_key",
+    "node_macs",
+    "parameters",
+    "producer",
+    "save",
+    "shapes_for",
+    "tensors",
+    "text",
+    "to_proto",
+    "topological_sort",
+]

@@ -1,0 +1,114 @@
+"""Model -> ModelProto. Untouched initializers come out bit for bit as they were stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx_graphsurgeon as gs
+
+from onnxprune.errors import ModelError
+from onnxprune.ir import attributes, dtypes, types
+from onnxprune.ir.model import Model
+from onnxprune.ir.stored import StoredSparse, StoredTensor
+
+Emitter = Callable[[gs.Constant], onnx.TensorProto]
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """The whole model as one message. Above 2 GB only `save` works."""
+    return assemble(model, tensor_proto)
+
+
+def assemble(model: Model, emit: Emitter) -> onnx.ModelProto:
+    """`to_proto` with another way to write dense initializers; a StoredSparse stays sparse."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.header)
+    graph = proto.graph
+    graph.node.extend(node_proto(node) for node in model.graph.nodes)
+    graph.input.extend(_info(tensor, "input") for tensor in model.graph.inputs)
+    graph.output.extend(_info(tensor, "output") for tensor in model.graph.outputs)
+    signature = {info.name for info in (*graph.input, *graph.output)}
+    written: set[str] = set()
+    for tensor in model.all_tensors():
+        written.add(tensor.name)
+        if isinstance(tensor, gs.Constant):
+            if isinstance(tensor._values, StoredSparse):
+                graph.sparse_initializer.append(tensor._values.sparse_proto(tensor.name))
+            else:
+                graph.initializer.append(emit(tensor))
+        if tensor.name not in signature:
+            info = _described(tensor)
+            if info is not None:
+                graph.value_info.append(info)
+    stale = [info for info in model.header.graph.value_info if info.name in written]
+    if stale:
+        names = {info.name for info in stale}
+        kept = [
+            info
+            for index, info in enumerate(graph.value_info)
+            if index >= len(model.header.graph.value_info) or info.name not in names
+        ]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    return proto
+
+
+def node_proto(node: gs.Node) -> onnx.NodeProto:
+    """One node with its attributes in the order of `attrs`, docs and metadata included."""
+    extras = getattr(node, "extras", None)
+    proto = onnx.NodeProto()
+    if extras is not None:
+        proto.CopyFrom(extras)
+        del proto.attribute[:]
+    proto.op_type = node.op
+    if node.name:
+        proto.name = node.name
+    if node.domain:
+        proto.domain = node.domain
+    proto.input.extend(tensor.name for tensor in node.inputs)
+    proto.output.extend(tensor.name for tensor in node.outputs)
+    proto.attribute.extend(attributes.write(name, value) for name, value in node.attrs.items())
+    if extras is not None:
+        docs = {attribute.name: attribute.doc_string for attribute in extras.attribute}
+        for attribute in proto.attribute:
+            if attribute.name in docs:
+                attribute.doc_string = docs[attribute.name]
+    return proto
+
+
+def tensor_proto(constant: gs.Constant) -> onnx.TensorProto:
+    """The TensorProto of an initializer, with its bytes inside."""
+    payload = constant._values
+    if isinstance(payload, StoredTensor) and constant._export_dtype is None:
+        return payload.proto(constant.name)
+    return onnx.numpy_helper.from_array(array_of(constant), constant.name)
+
+
+def array_of(constant: gs.Constant) -> np.ndarray:
+    """The values of an initializer in the dtype it is to be exported with."""
+    values = constant.values
+    if constant._export_dtype is None:
+        return np.asarray(values)
+    return np.asarray(values).astype(dtypes.to_numpy(dtypes.from_numpy(constant._export_dtype)))
+
+
+def _described(tensor: gs.Tensor) -> onnx.ValueInfoProto | None:
+    info = getattr(tensor, "info", None)
+    if isinstance(tensor, gs.Constant):
+        return None if info is None else types.value_info(tensor.name, tensor.export_dtype, tensor.shape, info)
+    return types.value_info(tensor.name, tensor.dtype, tensor.shape, info)
+
+
+def _info(tensor: gs.Tensor, role: str) -> Any:
+    info = _described(tensor)
+    if info is None and isinstance(tensor, gs.Constant):
+        info = types.value_info(tensor.name, tensor.export_dtype, tensor.shape, None)
+    if info is not None:
+        return info
+    if role == "input":
+        raise ModelError(f"graph input {tensor.name!r} has no type")
+    return onnx.ValueInfoProto(name=tensor.name)

@@ -1,0 +1,87 @@
+"""ValueInfoProto <-> the dtype and shape of a Variable, keeping denotations, docs and non-tensor types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.ir import dtypes
+
+Dim = int | str | None
+
+
+def tensor_type(info: onnx.ValueInfoProto) -> tuple[np.dtype[np.generic] | None, list[Dim] | None]:
+    """dtype and shape of a value; (None, None) for a sequence, optional, map or sparse tensor."""
+    kind = info.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return None, None
+    tensor = info.type.tensor_type
+    dtype = dtypes.to_numpy(tensor.elem_type) if tensor.elem_type else None
+    return dtype, [_dim(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else None
+
+
+def kind(info: onnx.ValueInfoProto) -> str:
+    """tensor_type, sequence_type, optional_type, map_type or sparse_tensor_type."""
+    return info.type.WhichOneof("value") or "tensor_type"
+
+
+def value_info(name: str, dtype: Any, shape: Sequence[Dim] | None, info: onnx.ValueInfoProto | None):  # type: ignore[no-untyped-def]
+    """The ValueInfoProto of a tensor, or None when nothing is known. `info` is the one it was read from."""
+    if info is not None and _says(info, dtype, shape):
+        result = onnx.ValueInfoProto()
+        result.CopyFrom(info)
+        result.name = name
+        return result
+    if dtype is None:
+        return None
+    fresh = onnx.ValueInfoProto(name=name)
+    if info is not None:
+        fresh.CopyFrom(info)
+        fresh.name = name
+    fresh.type.tensor_type.elem_type = dtypes.from_numpy(dtype)
+    _set_shape(fresh.type.tensor_type, shape)
+    return fresh
+
+
+def _says(info: onnx.ValueInfoProto, dtype: Any, shape: Sequence[Dim] | None) -> bool:
+    old_dtype, old_shape = tensor_type(info)
+    if old_dtype is None or dtype is None:
+        return old_dtype is None and dtype is None
+    return old_dtype == dtype and old_shape == (None if shape is None else list(shape))
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    which = dim.WhichOneof("value")
+    if which == "dim_value":
+        return int(dim.dim_value)
+    return str(dim.dim_param) if which == "dim_param" else None
+
+
+def _set_shape(tensor: onnx.TypeProto.Tensor, shape: Sequence[Dim] | None) -> None:
+    if shape is None:
+        tensor.ClearField("shape")
+        return
+    denotations = [dim.denotation for dim in tensor.shape.dim]
+    tensor.shape.ClearField("dim")
+    tensor.shape.SetInParent()
+    for axis, size in enumerate(shape):
+        dim = tensor.shape.dim.add()
+        if isinstance(size, str):
+            dim.dim_param = size
+        elif size is not None:
+            dim.dim_value = int(size)
+        if len(denotations) == len(shape) and denotations[axis]:
+            dim.denotation = denotations[axis]
+
+
+def read_text(value: str, what: str) -> str:
+    """Passes a protobuf string through; raises ModelError when it is not valid UTF-8."""
+    try:
+        value.encode()
+    except (UnicodeError, AttributeError):
+        raise ModelError(f"{what} is not valid UTF-8") from None
+    return value
