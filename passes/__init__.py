@@ -1,0 +1,44 @@
+"""The passes: canonicalisation, structured pruning and its oracle, block removal, quantization. One file a pass."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline import Pass
+
+PASSES: dict[str, str] = {
+    "inline-functions": "passes.inline_functions:InlineFunctions",
+    "inline-constant-if": "passes.inline_constant_if:InlineConstantIf",
+    "constant-folding": "passes.constant_folding:ConstantFolding",
+    "resolve-shapes": "passes.resolve_shapes:ResolveShapes",
+    "eliminate-identities": "passes.eliminate_identities:EliminateIdentities",
+    "normalize-ops": "passes.normalize_ops:NormalizeOps",
+    "fuse-batchnorm": "passes.fuse_batchnorm:FuseBatchnorm",
+    "deduplicate-initializers": "passes.deduplicate_initializers:DeduplicateInitializers",
+    "flush-denormals": "passes.flush_denormals:FlushDenormals",
+    "dead-code": "passes.dead_code:DeadCode",
+}
+"""Name on the command line -> ``module:class``. Nothing is imported until a pass is asked for."""
+
+
+def build(name: str) -> Pass:
+    """Return the built-in pass ``name`` with its default options."""
+    module, _, attribute = PASSES[name].partition(":")
+    made: Pass = getattr(import_module(module), attribute)()
+    return made
+
+
+def canonical(keep_batchnorm: bool = False) -> list[Pass]:
+    """Return the passes that bring equivalent spellings of a model to one form, in order.
+
+    Folding, shape resolution and identity removal run twice, since constant targets reveal no-ops and the no-ops
+    removed reveal constants.
+    """
+    names = ["inline-functions", "constant-folding", "inline-constant-if", "resolve-shapes", "constant-folding"]
+    names += ["eliminate-identities", "dead-code", "normalize-ops"]
+    if not keep_batchnorm:
+        names.append("fuse-batchnorm")
+    names += ["constant-folding", "eliminate-identities", "flush-denormals", "deduplicate-initializers", "dead-code"]
+    return [build(name) for name in names]

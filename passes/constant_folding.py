@@ -1,0 +1,128 @@
+"""Folds what does not depend on the inputs into initializers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxprune import ir
+from onnxprune.ir.dtypes import from_numpy
+from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
+from passes.edits import Editor, is_standard
+from passes.evaluation import Budget, evaluate
+from passes.shapes import refresh
+
+RANDOM = frozenset(
+    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"]
+)
+
+
+@dataclass(frozen=True)
+class ConstantFolding:
+    """Replace every tensor that is computed from initializers alone by an initializer.
+
+    Rewrites:
+      1. A ``Constant`` node becomes an initializer.
+      2. ``CastLike`` of a constant, when the element type of its second input is known, becomes ``Cast``.
+      3. A node whose inputs are all initializers is evaluated, and its outputs become initializers. A graph output is
+         written by an ``Identity`` of the new initializer, so that the signature stays.
+    Requires: nothing.
+    Guarantees: bit-equal outputs: the values are computed by the CPU kernels that would have run.
+    Leaves alone: random operators, operators with subgraphs, other domains and local functions, overridable
+    initializers, integer divisions that trap, ``DequantizeLinear`` of a weight whose consumer also reads a
+    dequantized activation (the pair is an int8 kernel) or of a 4-bit or blocked weight, results over the budget.
+    Options: ``max_growth`` bytes (default 1 MiB) and ``max_ratio`` (default 4): a result may have at most
+    ``max_growth + max_ratio * bytes of its inputs`` bytes.
+    References: ONNX operator specification, Constant, CastLike, QuantizeLinear.
+    """
+
+    name: ClassVar[str] = "constant-folding"
+    promise: ClassVar[Promise] = "exact"
+
+    max_growth: int = 1 << 20
+    max_ratio: int = 4
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        """Fold until nothing more is constant."""
+        if any(is_standard(node, "CastLike") for node in model.graph.nodes):
+            refresh(model)
+        editor = Editor(model)
+        counts: Counter[str] = Counter()
+        for node in list(model.graph.nodes):
+            if is_standard(node, "Constant"):
+                counts["constant"] += _lower(editor, node)
+        functions = {(function.domain, function.name) for function in model.header.functions}
+        refused: dict[int, Skip] = {}
+        pending = [node for node in model.graph.nodes if node.outputs and _may_fold(node, functions)]
+        budget = Budget(self.max_growth, self.max_ratio)
+        while wave := [node for node in pending if id(node) not in refused and _ready(editor, node, counts)]:
+            values, failures = evaluate(model, wave, budget)
+            refused.update((id(node), Skip(ir.node_key(node), reason)) for node, reason in failures)
+            for node in wave:
+                if id(node) not in refused:
+                    counts["folded"] += 1
+                    for tensor in [tensor for tensor in node.outputs if tensor.name]:
+                        editor.make_constant(tensor, values[tensor.name])
+            pending = [node for node in pending if node.outputs]
+        editor.finish()
+        return PassResult.of(counts, refused.values())
+
+
+def _lower(editor: Editor, node: ir.Node) -> int:
+    values = ir.constant(node.outputs[0])
+    if values is None or node.outputs[0].name == "":
+        return 0
+    editor.make_constant(node.outputs[0], values)
+    return 1
+
+
+def _may_fold(node: ir.Node, functions: set[tuple[str, str]]) -> bool:
+    local = any((spelling, node.op) in functions for spelling in ("", "ai.onnx"))
+    return not (ir.domain(node) or local or node.op in RANDOM or node.op == "Identity" or ir.has_subgraph(node))
+
+
+def _ready(editor: Editor, node: ir.Node, counts: Counter[str]) -> bool:
+    if node.op == "CastLike" and not editor.is_constant(node.inputs[1]) and editor.is_constant(node.inputs[0]):
+        counts["cast-like"] += _to_cast(node)
+    named = [tensor for tensor in node.inputs if tensor.name]
+    if not named or not all(editor.is_constant(tensor) for tensor in named):
+        return False
+    return node.op != "DequantizeLinear" or not _is_quantized_weight(editor, node)
+
+
+def _to_cast(node: ir.Node) -> int:
+    dtype = node.inputs[1].dtype
+    if dtype is None:
+        return 0
+    del node.inputs[1]
+    node.op = "Cast"
+    node.attrs["to"] = int(from_numpy(dtype))
+    return 1
+
+
+def _is_quantized_weight(editor: Editor, node: ir.Node) -> bool:
+    """Whether the int8 form of a weight is what makes its consumer fast."""
+    if node.inputs[0].dtype not in (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int32)):
+        return True
+    if ir.attribute(node, "block_size", 0):
+        return True
+    return any(_dequantizes(editor, tensor) for user in _readers(node) for tensor in user.inputs)
+
+
+def _readers(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes that read the result, seen through ops that only move elements."""
+    for user in ir.consumers(node.outputs[0]):
+        if user.op in ("Reshape", "Transpose", "Squeeze", "Unsqueeze"):
+            yield from _readers(user)
+        else:
+            yield user
+
+
+def _dequantizes(editor: Editor, tensor: gs.Tensor) -> bool:
+    maker = ir.producer(tensor)
+    return maker is not None and maker.op == "DequantizeLinear" and not editor.is_constant(maker.inputs[0])

@@ -1,0 +1,167 @@
+"""Evaluates nodes whose inputs are all constant, with the kernels that would have run them, within a memory budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+
+from onnxprune import ir
+from onnxprune.ir.exporter import node_proto, tensor_proto
+from onnxprune.ir.types import value_info
+
+Array = np.ndarray[Any, Any]
+_EMBEDDED_ELEMENTS = 1024
+_FED_DTYPES = frozenset("?bBhHiIlLqQefdFD")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How large results may be: ``extra`` bytes plus ``ratio`` times the bytes of the inputs, each."""
+
+    extra: int
+    ratio: int
+
+    def allows(self, result: int, inputs: int) -> bool:
+        """Tell whether a result of ``result`` bytes made from ``inputs`` bytes is allowed."""
+        return result <= self.extra + self.ratio * inputs
+
+
+def evaluate(
+    model: ir.Model, nodes: Sequence[ir.Node], budget: Budget
+) -> tuple[dict[str, Array], list[tuple[ir.Node, str]]]:
+    """Return the values of the outputs of ``nodes`` by name, and the nodes left out with the reason.
+
+    Every input of every node is an initializer. All nodes run in one session; when that fails, each runs in its own.
+    """
+    refused = [(node, reason) for node in nodes if (reason := hazard(node))]
+    blocked = {id(node) for node, _ in refused}
+    wave, oversized = _within(model, [node for node in nodes if id(node) not in blocked], budget)
+    refused += oversized
+    values = _run(model, wave) if wave else {}
+    if values is not None:
+        return values, refused
+    found: dict[str, Array] = {}
+    for node in wave:
+        single = _run(model, [node])
+        if single is None:
+            refused.append((node, "it cannot be evaluated by the CPU provider"))
+        else:
+            found.update(single)
+    return found, refused
+
+
+def hazard(node: ir.Node) -> str:
+    """Return why evaluating ``node`` could kill the process, else an empty string."""
+    if node.op not in ("Div", "Mod"):
+        return ""
+    dividend, divisor = (ir.constant(tensor) for tensor in node.inputs[:2])
+    if dividend is None or divisor is None or divisor.dtype.kind not in "iu":
+        return ""
+    if (divisor == 0).any():
+        return "it divides an integer by zero"
+    overflows = divisor.dtype.kind == "i" and (divisor == -1).any()
+    return "its integer division overflows" if overflows and (dividend == np.iinfo(dividend.dtype).min).any() else ""
+
+
+def _within(
+    model: ir.Model, nodes: Sequence[ir.Node], budget: Budget
+) -> tuple[list[ir.Node], list[tuple[ir.Node, str]]]:
+    kept, refused = [], []
+    sizes = _result_bytes(model, nodes)
+    for node in nodes:
+        inputs = sum(_bytes(tensor) for tensor in node.inputs if tensor.name)
+        result = 0
+        for tensor in node.outputs:
+            if tensor.name:
+                size = sizes.get(tensor.name)
+                result += math.inf if size is None else size  # type: ignore[assignment]
+        if result == math.inf and node.op in ("NonZero", "Unique", "Compress"):
+            result = 8 * sum(math.prod(t.shape) * max(len(t.shape), 1) for t in node.inputs if t.name)
+        if budget.allows(result, inputs):
+            kept.append(node)
+        else:
+            known = result != math.inf
+            refused.append((node, f"its result has {result} bytes" if known else "the size of its result is not known"))
+    return kept, refused
+
+
+def _bytes(tensor: gs.Constant) -> int:
+    return int(math.prod(tensor.shape)) * max(np.dtype(tensor.dtype).itemsize, 1)
+
+
+def _result_bytes(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, int]:
+    """Bytes of every output whose dtype and shape ONNX shape inference finds."""
+    proto, _ = _proto(model, nodes)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=False)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return {}
+    sizes = {}
+    for info in inferred.graph.output:
+        tensor = info.type.tensor_type
+        dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
+        if tensor.elem_type and tensor.HasField("shape") and min(dims, default=0) >= 0:
+            sizes[info.name] = math.prod(dims) * _itemsize(tensor.elem_type)
+    return sizes
+
+
+@cache
+def _itemsize(elem_type: int) -> int:
+    return max(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).itemsize, 1)
+
+
+def _proto(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[onnx.ModelProto, dict[str, gs.Constant]]:
+    """A model of ``nodes`` alone: small constants inside, large ones as inputs (returned by name)."""
+    proto = onnx.ModelProto(ir_version=model.header.ir_version)
+    proto.opset_import.extend(entry for entry in model.header.opset_import if entry.domain in ("", "ai.onnx"))
+    graph, fed = proto.graph, {}
+    graph.name = "constants"
+    graph.node.extend(node_proto(node) for node in nodes)
+    inputs = {tensor.name: tensor for node in nodes for tensor in node.inputs if tensor.name}
+    for name, tensor in inputs.items():
+        if math.prod(tensor.shape) > _EMBEDDED_ELEMENTS and np.dtype(tensor.dtype).char in _FED_DTYPES:
+            fed[name] = tensor
+            graph.input.append(value_info(name, tensor.export_dtype, list(tensor.shape), None))
+        else:
+            graph.initializer.append(tensor_proto(tensor))
+    for node in nodes:
+        graph.output.extend(onnx.ValueInfoProto(name=tensor.name) for tensor in node.outputs if tensor.name)
+    return proto, fed
+
+
+def _run(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, Array] | None:
+    proto, fed = _proto(model, nodes)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    names = [info.name for info in proto.graph.output]
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        results = session.run(names, {name: tensor.values for name, tensor in fed.items()})
+    except runtime_errors():
+        return None
+    if not all(isinstance(result, np.ndarray) for result in results):
+        return None
+    return dict(zip(names, results, strict=True))
+
+
+@cache
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """Every exception class that ONNX Runtime raises for a model or an input it cannot run."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = (
+        "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException EPFail NoModel"
+    )
+    found = [getattr(state, name) for name in names.split() if hasattr(state, name)]
+    return (*found, RuntimeError, TypeError, ValueError)
