@@ -1,0 +1,127 @@
+"""`onnxprune MODEL --target-latency ...`: the command without a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxprune.cli import params
+from onnxprune.cli.job import Job
+from onnxprune.cli.paths import check_input
+from onnxprune.errors import UsageError
+from onnxprune.units import Target
+
+
+@click.command("", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("model", type=params.FILE)
+@params.output
+@click.option("--target-latency", type=params.TARGET, metavar="5ms|0.5x", help="What to reach: a P50, or a ratio.")
+@params.calibration
+@params.measuring
+@click.option("--eval", "eval_function", metavar="FILE.py:FUNC", help="FUNC(session) -> float, higher is better.")
+@click.option("--eval-data", type=params.FILE, metavar="NPZ", help="Inputs and labels to evaluate on instead.")
+@click.option("--labels", metavar="KEY", help="Name of the labels in --eval-data.")
+@click.option("--metric", type=click.Choice(["top1", "top5", "pearson"]), help="Metric for --eval-data, in percent.")
+@click.option("--max-drop", type=click.FloatRange(min=0), metavar="D", help="Largest allowed loss of the metric.")
+@click.option("--max-drift", type=click.FloatRange(min=0), metavar="D", help="Largest allowed relative output error.")
+@click.option("--precision", metavar="LIST", help="Precisions to choose from, such as fp32,int8. Default: both.")
+@click.option("--no-drop-branches", is_flag=True, help="Never remove whole residual branches.")
+@params.freeze
+@params.granularity
+@click.option("--pipeline", metavar="PASSES", help="Run exactly these passes: 'a,b{option=value}'.")
+@click.option("--best-effort", is_flag=True, help="Write the best model also where the target is not met.")
+@params.canonical
+@params.report
+@click.option("--dump-canonical", type=params.FILE, metavar="FILE", help="Write the canonical model.")
+@click.option("--dump-ir", type=params.FILE, metavar="FILE", help="Write the canonical model as text.")
+@click.option("--config", type=params.FILE, metavar="FILE.toml", help="Options as TOML; the command line wins.")
+@click.option("--cache-dir", type=params.FILE, metavar="DIR", help="Latency tables. Default: the user's cache folder.")
+@params.seed
+@click.option("--dry-run", is_flag=True, help="Check everything and show the plan; write nothing.")
+@params.overwrite
+@params.running
+@click.pass_context
+def compress(ctx: click.Context, /, **given: Any) -> int:
+    """Compresses MODEL until it is measured to meet the target."""
+    if given["config"] is not None:
+        given = _with_config(ctx, given)
+    return _run(given)
+
+
+def _with_config(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options with those that the configuration file sets and the command line does not."""
+    from onnxprune.cli.config import load
+
+    known = {parameter.name: parameter for parameter in compress.params if isinstance(parameter, click.Option)}
+    for name, value in load(given["config"], known, ctx).items():
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:
+            given[name] = value
+    return given
+
+
+def _run(given: dict[str, Any]) -> int:
+    model: Path = given["model"]
+    check_input(model, "model")
+    if given["target_latency"] is None and given["pipeline"] is None:
+        raise UsageError("no target: add --target-latency, such as 5ms or 0.5x")
+    output = given["output"] or Path(f"{model.stem}.onnxprune.onnx")
+    job = Job("compress", given)
+    job.reads(
+        model=model, calibration=given["calib_data"], evaluation=given["eval_data"], configuration=given["config"]
+    )
+    job.writes(
+        output=None if given["dry_run"] else output,
+        report=given["report"],
+        **{"canonical model": given["dump_canonical"], "text form": given["dump_ir"]},
+    )
+    evaluate = _evaluation(given)
+    with job:
+        report = job.run({"model": str(model), "evaluate": evaluate, "options": _options(given, job, output)})
+    job.show_result(report)
+    return 0
+
+
+def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
+    """Returns the keyword arguments of `api.compress`, as JSON."""
+    target: Target | None = given["target_latency"]
+    return {
+        **job.shared_options(),
+        "output": None if given["dry_run"] else job.staged(output),
+        "target_latency": None if target is None else target.text,
+        "max_drop": given["max_drop"],
+        "max_drift": given["max_drift"],
+        "precision": None if given["precision"] is None else given["precision"].split(","),
+        "drop_branches": not given["no_drop_branches"],
+        "pipeline": given["pipeline"],
+        "best_effort": given["best_effort"],
+        "dump_canonical": job.staged(given["dump_canonical"]),
+        "dump_ir": job.staged(given["dump_ir"]),
+        "cache_dir": None if given["cache_dir"] is None else str(given["cache_dir"]),
+        "dry_run": given["dry_run"],
+    }
+
+
+def _evaluation(given: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns how to evaluate, checked as far as it can be without running anything."""
+    data = {"--labels": given["labels"], "--metric": given["metric"]}
+    if given["eval_function"] is not None:
+        if given["eval_data"] is not None:
+            raise UsageError("--eval and --eval-data exclude each other; give one of them")
+        path, _, name = given["eval_function"].rpartition(":")
+        if not path or not name:
+            raise UsageError(f"--eval {given['eval_function']!r} is not FILE.py:FUNC")
+        check_input(Path(path), "evaluation script")
+        return {"script": path, "function": name}
+    if given["eval_data"] is not None:
+        missing = [option for option, value in data.items() if value is None]
+        if missing:
+            raise UsageError(f"--eval-data needs {' and '.join(missing)} too")
+        return {"data": str(given["eval_data"]), "labels": given["labels"], "metric": given["metric"]}
+    alone = [option for option, value in data.items() if value is not None]
+    if alone:
+        raise UsageError(f"{alone[0]} does nothing without --eval-data; add it")
+    if given["max_drop"] is not None:
+        raise UsageError("--max-drop needs a metric: add --eval or --eval-data")
+    return None

@@ -1,0 +1,114 @@
+"""One command's run: paths checked first, the work done by a child, outputs moved into place at a good end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from onnxprune import progress
+from onnxprune.cli import supervise, tables
+from onnxprune.cli.paths import check_input, check_outputs
+from onnxprune.cli.staging import Staging
+from onnxprune.errors import AccuracyError, TargetNotMetError, UsageError
+
+_EXCLUSIVE = ("quiet", "verbose")
+
+
+class Job:
+    """Holds the options that a command was `given` and runs `task`. A context manager around the run itself."""
+
+    def __init__(self, task: str, given: dict[str, Any]) -> None:
+        self._task = task
+        self._given = given
+        self._reads: dict[str, Path | None] = {}
+        self._writes: dict[str, Path | None] = {}
+        self._staging = Staging(overwrite=given.get("overwrite", False))
+        if all(given[name] for name in _EXCLUSIVE):
+            raise UsageError("--quiet and --verbose exclude each other; give one of them")
+        self._progress = progress.choose(quiet=given["quiet"], verbose=given["verbose"])
+
+    def reads(self, **paths: Path | None) -> None:
+        """Checks the files that the run reads, by what they are."""
+        self._reads = paths
+        for what, path in paths.items():
+            if path is not None:
+                check_input(path, what.replace("_", " "), folder=what == "calibration")
+
+    def writes(self, **paths: Path | None) -> None:
+        """Checks the files that the run writes, by what they are; the model is named `output`."""
+        self._writes = paths
+        check_outputs(paths, inputs=self._reads.values(), overwrite=self._given.get("overwrite", False))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._progress.close(failed=error is not None)
+        self._staging.discard()
+
+    def staged(self, path: Path | None) -> str | None:
+        """Returns the temporary path that stands for an output while the work runs."""
+        return None if path is None else str(self._staging.path(path))
+
+    def shared_options(self) -> dict[str, Any]:
+        """Returns the keyword arguments that commands share, for the options this command has."""
+        given = self._given
+        options: dict[str, Any] = {}
+        for name in ("threads", "batch", "seed", "freeze", "granularity", "freeze_initializers", "keep_batchnorm"):
+            if name in given:
+                options[name] = given[name]
+        if "calib_data" in given:
+            options["calib_data"] = None if given["calib_data"] is None else str(given["calib_data"])
+        if "report" in given:
+            options["report"] = self.staged(given["report"])
+        if "eps" in given:
+            options["eps"] = list(given["eps"]) or ["cpu"]
+            options["ep_options"] = dict(given["ep_options"])
+            options["input_shapes"] = {name: list(shape) for name, shape in given["input_shapes"]}
+        return options
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Runs the work and moves its outputs into place; returns its result.
+
+        Where the target or the accuracy was not met, what the work chose to write (the report) is kept too.
+        """
+        memory = self._given["max_memory"] or supervise.default_memory(*self._reads.values())
+        try:
+            result = supervise.run(
+                self._task,
+                request,
+                progress=self._progress,
+                limits=supervise.Limits(memory, self._given["timeout"]),
+                scratch=self._staging.scratch(),
+                debug=self._given["debug"],
+            )
+        except (TargetNotMetError, AccuracyError):
+            self._commit()
+            raise
+        self._commit()
+        return result
+
+    def _commit(self) -> None:
+        output, report = self._writes.get("output"), self._writes.get("report")
+        if report is not None and output is not None:
+            _name_output(Path(self.staged(report) or ""), output)
+        others = [path for what, path in self._writes.items() if what != "output"]
+        self._staging.commit(*others, output)
+
+    def show_result(self, report: dict[str, Any]) -> None:
+        """Prints the before and after of a compression on stdout."""
+        if not self._given["quiet"]:
+            tables.show(tables.result_rows(report))
+            for line in tables.result_lines(report, self._writes.get("output")):
+                tables.say(line)
+
+
+def _name_output(report: Path, output: Path) -> None:
+    """Puts the name that the model will have into the report; it was written under a temporary one."""
+    if not report.exists():
+        return
+    content = json.loads(report.read_text(encoding="utf-8"))
+    if content.get("output"):
+        content["output"]["path"] = str(output)
+        report.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

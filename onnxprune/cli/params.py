@@ -1,0 +1,98 @@
+"""Types of options, and the options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from onnxprune import units
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+
+
+class Parsed(click.ParamType[Any]):
+    """An option whose text a function of `onnxprune.units` reads; its UsageError becomes the command's one line."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._parse(value) if isinstance(value, str) else value
+
+
+class Pairs(click.ParamType[Any]):
+    """`NAME=VALUE`."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return key, text
+
+
+TARGET = Parsed("5ms|0.5x", units.parse_target)
+RATIO = Parsed("0.6x", lambda text: units.parse_ratio(text, "MACs"))
+MEMORY = Parsed("8GB", units.parse_memory)
+DURATION = Parsed("30m", units.parse_duration)
+SHAPE = Parsed("NAME:1,3,224,224", units.parse_input_shape)
+POSITIVE = click.IntRange(min=1)
+
+
+def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Returns one decorator for several options, shown in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+running = combined(
+    click.option("--max-memory", type=MEMORY, metavar="8GB", help="Address space for the work. Default: by size."),
+    click.option("--timeout", type=DURATION, metavar="30m", help="Stop after this time, with exit code 7."),
+    click.option("-v", "--verbose", is_flag=True, help="Log every step as a line on stderr."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("--debug", is_flag=True, help="Show tracebacks and the output of native code."),
+)
+
+measuring = combined(
+    click.option("--ep", "eps", multiple=True, metavar="NAME", help="Execution provider; repeatable. Default: cpu."),
+    click.option(
+        "--ep-option", "ep_options", multiple=True, type=Pairs(), metavar="K=V", help="Option of the providers."
+    ),
+    click.option("--threads", type=POSITIVE, metavar="N", help="Intra-op threads. Default: the physical cores."),
+    click.option("--batch", type=POSITIVE, metavar="N", help="Batch size at which latency is measured. Default: 1."),
+    click.option(
+        "--input-shape", "input_shapes", multiple=True, type=SHAPE, metavar="NAME:1,3,224,224",
+        help="Shape of one input at which latency is measured; repeatable.",
+    ),
+)  # fmt: skip
+
+calibration = click.option(
+    "--calib-data", type=FILE, metavar="NPZ|DIR", help="Typical inputs: an .npz, or a folder of .npy or .npz files."
+)
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
+report = click.option("--report", type=FILE, metavar="FILE.json", help="Write the full report as JSON.")
+output = click.option("-o", "--output", type=FILE, metavar="FILE", help="Default: STEM.onnxprune.onnx, in this folder.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+freeze = click.option("--freeze", metavar="REGEX", help="Leave tensors alone whose name matches.")
+granularity = click.option(
+    "--granularity", type=click.Choice(["head", "head_dim"]), default="head", show_default=True,
+    help="What attention is pruned by: whole heads, or their dimensions.",
+)  # fmt: skip
+canonical = combined(
+    click.option("--freeze-initializers", is_flag=True, help="Make overridable initializers constants."),
+    click.option("--keep-batchnorm", is_flag=True, help="Leave BatchNormalization nodes in place."),
+)

@@ -1,0 +1,30 @@
+"""Ends of a run that no `except` clause handles: SIGTERM, SIGHUP, and exceptions nobody expected."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType, TracebackType
+
+from onnxprune.progress import one_line
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived. Not an Exception, so that only what cleans up on the way out sees it."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+def install(*, debug: bool) -> None:
+    """Makes SIGTERM unwind the stack, so that nothing is left behind, and unexpected exceptions one line."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    if not debug:
+        sys.excepthook = _one_line_hook
+
+
+def _one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = one_line(f"{kind.__name__}: {error}")
+    sys.stderr.write(f"error: internal error ({text}); run again with --debug for the traceback and report it\n")
