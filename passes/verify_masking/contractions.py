@@ -1,0 +1,110 @@
+"""Where an operator sums a channel away, read from the operator specification alone.
+
+A gate says: operand `slot` must be zero at the removed elements of `axis`. With it the operator cannot see what a
+removed channel holds, so nothing needs to be known about biases, activations at zero, or batch statistics. This table
+is the oracle's own: it never asks the channel rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from passes.verify_masking.editor import Editor
+from passes.verify_masking.plan import Mask
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Operand `slot` of a node is zeroed where `keep` is False along `axis` (negative: from the end)."""
+
+    slot: int
+    axis: int
+    keep: Mask
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def _conv(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    group = attribute(node, "group", 1)
+    weight = node.input[1]
+    rank = editor.rank(weight)
+    keep = editor.keep(weight, 1)
+    if keep is not None:
+        keep = np.tile(keep, group)  # the same offset leaves every group
+    elif group == 1:
+        keep = editor.keep(node.input[0], 1)
+    return [] if keep is None else [Gate(0, 1 - rank, keep)]
+
+
+def _conv_transpose(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    weight = node.input[1]
+    keep = editor.keep(weight, 0)
+    return [] if keep is None else [Gate(0, 1 - editor.rank(weight), keep)]
+
+
+def _gemm(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    a_axis = -2 if attribute(node, "transA", 0) else -1
+    b_axis = -1 if attribute(node, "transB", 0) else -2
+    return _pair(node, editor, a_axis, b_axis)
+
+
+def _matmul(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    return _pair(node, editor, -1, -1 if editor.rank(node.input[1]) == 1 else -2)
+
+
+def _pair(node: onnx.NodeProto, editor: Editor, a_axis: int, b_axis: int) -> list[Gate]:
+    """Both operands are gated unless they are weights: a weight is finite, the other factor's zero is enough."""
+    a, b = node.input[:2]
+    keep = editor.keep(b, b_axis)
+    if keep is None:
+        keep = editor.keep(a, a_axis)
+    if keep is None:
+        return []
+    gates = [Gate(slot, axis, keep) for slot, axis in ((0, a_axis), (1, b_axis))]
+    return [gate for gate in gates if editor.value(node.input[gate.slot]) is None] or gates[:1]
+
+
+def _recurrent(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    """X and W contract the input size, R contracts the hidden size: W:2 and R:2 are zeroed in the weights."""
+    gates = [(1, editor.keep(node.input[1], 2)), (2, editor.keep(node.input[2], 2))]
+    return [Gate(slot, -1, keep) for slot, keep in gates if keep is not None]
+
+
+def _einsum(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
+    terms, _, result = equation.partition("->")
+    gates = []
+    for slot, term in enumerate(terms.split(",")):
+        letters = term.replace("...", "")
+        for place, letter in enumerate(letters):
+            axis = place - len(letters) if "..." not in term or place >= term.index("...") else place
+            keep = editor.keep(node.input[slot], axis) if letter not in result else None
+            if keep is not None:
+                gates.append(Gate(slot, axis, keep))
+    return gates
+
+
+CONTRACTING: dict[str, Callable[[onnx.NodeProto, Editor], list[Gate]]] = {
+    "Conv": _conv,
+    "DeformConv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "Einsum": _einsum,
+}
+
+
+def gates(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    """The gates of one node; empty where it contracts nothing that was removed."""
+    rule = CONTRACTING.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    return [] if rule is None else rule(node, editor)

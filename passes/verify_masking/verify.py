@@ -1,0 +1,155 @@
+"""The oracle: is the compressed model the original with those channels removed?
+
+Two proofs, on a code path that shares nothing with the slicing of structured_pruning:
+
+1. *Masking.* The original, with every removed channel hidden from what sums it away, gives the outputs of the
+   compressed model.
+2. *Non-interference.* Random values in the removed slices of all initializers do not move the masked original's
+   outputs: nothing that was removed still reaches an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune import ir
+from onnxprune.errors import ModelError
+from passes.verify_masking.comparison import FLOAT32, FLOAT64, Difference, Tolerance, first_difference, worst
+from passes.verify_masking.editor import Array, Shapes
+from passes.verify_masking.execution import Call, run, run_float64
+from passes.verify_masking.masked import masked_original, measured_tensors
+from passes.verify_masking.plan import Plan, Removed, plan_of
+
+Weights = Literal["original", "final"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The oracle's answer.
+
+    ok: both proofs hold. error: worst difference of an output in units of the tolerance (at most 1 when ok). where: the
+    first tensor that differs, or the output, empty when ok. reason: one line, empty when ok. proof: which one decided.
+    """
+
+    ok: bool
+    error: float
+    where: str = ""
+    reason: str = ""
+    proof: Literal["masking", "non-interference"] = "masking"
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@runtime_checkable
+class HasCalls(Protocol):
+    """Calibration inputs such as `onnxprune.stats.Feeds`."""
+
+    def calls(self) -> Iterable[Call]: ...
+
+
+def verify(
+    original: ir.Model | onnx.ModelProto,
+    compressed: ir.Model | onnx.ModelProto,
+    removed: Removed | Iterable[Mapping[str, Any]],
+    feeds: HasCalls | Iterable[Call],
+    *,
+    dropped: Collection[str] = (),
+    weights: Weights = "original",
+    max_calls: int = 2,
+    seed: int = 0,
+    tolerance: Tolerance = FLOAT32,
+    float64: bool = False,
+) -> Verdict:
+    """Proves that `compressed` computes what `original` computes without the removed slices.
+
+    Args:
+        original: the canonical model that was pruned.
+        compressed: the float model after pruning, before quantization.
+        removed: `ChannelGraph.removals(keep)`, or the `removed` rows of a report. Activations must be in it where they
+            are contracted with each other or pass an operator whose formula holds the channel count.
+        feeds: real inputs; the first `max_calls` calls are used.
+        dropped: branch outputs that count as zero.
+        weights: "original" proves the slicing itself; "final" takes the compensated weights from `compressed`.
+        seed: of the random values of the second proof.
+        tolerance: of the float32 comparison.
+        float64: decide with onnx's reference evaluator in float64 (small models only).
+
+    Raises ModelError when one of the models cannot run at all, never for a mere difference.
+    """
+    base, small = _proto(original), _proto(compressed)
+    calls = _calls(feeds, max_calls)
+    plan = plan_of(removed)
+    shapes = _measure(base, plan, calls, dropped)
+    execute, limit = (run_float64, FLOAT64) if float64 else (run, tolerance)
+    try:
+        masked = masked_original(base, plan, shapes, dropped=dropped, final=small if weights == "final" else None)
+    except ModelError as error:
+        return Verdict(False, float("inf"), reason=str(error))
+    actual = execute(small, calls)
+    expected = execute(masked, calls)
+    found = worst(expected, actual, limit)
+    if found.error > 1:
+        where = first_difference(masked, small, plan, calls[0], tolerance) or found.where
+        return Verdict(False, found.error, where, _reason(found, "differs from the masked original"))
+    noise = _noise(base, plan, np.random.default_rng(seed))
+    if noise:
+        disturbed = masked_original(
+            base, plan, shapes, dropped=dropped, final=small if weights == "final" else None, initializers=noise
+        )
+        moved = worst(expected, execute(disturbed, calls), limit)
+        if moved.error > 1:
+            reason = _reason(moved, "still depends on what was removed")
+            return Verdict(False, moved.error, moved.where, reason, "non-interference")
+    return Verdict(True, found.error)
+
+
+def _reason(found: Difference, what: str) -> str:
+    return f"output {found.where} {what}, by {found.error:.3g} times the tolerance"
+
+
+def _proto(model: ir.Model | onnx.ModelProto) -> onnx.ModelProto:
+    return model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+
+
+def _calls(feeds: HasCalls | Iterable[Call], limit: int) -> list[Call]:
+    source = feeds.calls() if isinstance(feeds, HasCalls) else feeds
+    calls = [call for call, _ in zip(source, range(limit), strict=False)]
+    if not calls:
+        raise ModelError("the oracle needs at least one input to run the models on")
+    return calls
+
+
+def _measure(model: onnx.ModelProto, plan: Plan, calls: Sequence[Call], dropped: Collection[str]) -> Shapes:
+    """Shapes and element types of the activations that the masked original needs, from a run of the original."""
+    names = measured_tensors(model, plan, dropped)
+    if not names:
+        return {}
+    fed = {name: (array.shape, array.dtype) for name, array in calls[0].items()}
+    inner = [name for name in names if name not in fed]
+    values = run(model, calls[:1], inner)[0] if inner else {}
+    return fed | {name: (array.shape, array.dtype) for name, array in values.items()}
+
+
+def _noise(model: onnx.ModelProto, plan: Plan, rng: np.random.Generator) -> dict[str, Array]:
+    """Every float initializer that loses slices, with random values of its scale there (positive stays positive)."""
+    noise: dict[str, Array] = {}
+    for tensor in model.graph.initializer:
+        axes = plan.axes(tensor.name)
+        values = numpy_helper.to_array(tensor) if axes else np.empty(0)
+        if not np.issubdtype(values.dtype, np.floating) or not values.size:
+            continue
+        gone = np.zeros(values.shape, bool)
+        for axis in axes:
+            gone[(slice(None),) * axis + (plan.removed[tensor.name, axis],)] = True
+        scale = float(values.std()) + 1.0
+        fresh = rng.normal(0.0, scale, values.shape)
+        fresh = np.abs(fresh) + 0.1 if values.min() > 0 else fresh  # a variance stays a variance
+        noise[tensor.name] = np.where(gone, fresh, values).astype(values.dtype)
+    return noise
