@@ -1,4 +1,4 @@
-"""Makes sure that `passes` and `runtime_bench` are ours and not another folder of that name in front of them on the path."""
+"""Makes sure that `passes` and `runtime_bench` are ours, not other folders of that name earlier on the path."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Runs a function or a command in a child process with limits, so that foreign code cannot take the compiler down.
 
-Runtimes and model libraries can crash (SIGFPE, SIGSEGV), hang, or ask for all memory on a model of a few bytes. `call` is the
-door through which ir, stats and passes run them: a fresh interpreter in a process group of its own, with a limit on memory and
-time, no standard input, an empty private working directory and a cleaned environment. `supervise` does the same for a whole
-command that keeps the terminal. The limits contain accidents; they are no defence against code execution.
+Runtimes and model libraries can crash (SIGFPE, SIGSEGV), hang, or ask for all memory on a model of a few bytes. `call`
+is the door through which ir, stats and passes run them: a fresh interpreter in a process group of its own, with a limit
+on memory and time, no standard input, an empty private working directory and a cleaned environment. `supervise` does
+the same for a whole command that keeps the terminal. The limits contain accidents; they are no defence against code
+execution.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from onnxprune.errors import FileSystemError, LimitError, ModelError, OnnxpruneError
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _BOOTSTRAP = (
@@ -49,20 +49,20 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]+")
 
 
 def call(
-    function: Callable[P, R],
-    *args: P.args,
+    function: Callable[..., R],
+    *args: Any,
     memory_bytes: int | None = None,
     seconds: float | None = None,
     file_bytes: int | None = None,
-    **kwargs: P.kwargs,
+    **kwargs: Any,
 ) -> R:
     """Runs `function(*args, **kwargs)` in a fresh process and returns its result.
 
-    The function must be importable by name, arguments and result picklable. `Path` arguments are made absolute, since the child
-    has another working directory. Limits: address space, wall time, size of a written file.
+    The function must be importable by name, arguments and result picklable. `Path` arguments are made absolute, since
+    the child has another working directory. Limits: address space, wall time, size of a written file.
 
-    Raises what the function raised when that is an OnnxpruneError or a built-in exception; ModelError for an error or a crash of
-    foreign code; LimitError when a limit was reached; FileSystemError when the disk refused.
+    Raises what the function raised when that is an OnnxpruneError or a built-in exception; ModelError for an error or a
+    crash of foreign code; LimitError when a limit was reached; FileSystemError when the disk refused.
     """
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         room = Path(folder)
@@ -76,8 +76,8 @@ def call(
 def supervise(argv: Sequence[str], memory_bytes: int | None = None, seconds: float | None = None) -> int:
     """Runs a command with this process's standard streams and returns its exit code.
 
-    SIGINT and SIGTERM are handed on (a second one, or ten seconds, kills); the code is then 130 or 143 whatever the command
-    returned. Death by any other signal raises ModelError, or LimitError where it points to memory.
+    SIGINT and SIGTERM are handed on (a second one, or ten seconds, kills); the code is then 130 or 143 whatever the
+    command returned. Death by any other signal raises ModelError, or LimitError where it points to memory.
     """
     child = subprocess.Popen(list(argv), process_group=0, preexec_fn=lambda: _limit(memory_bytes, None))
     with _forwarding(child) as received:

@@ -46,13 +46,13 @@ def from_numpy(dtype: np.dtype[np.generic] | type[np.generic] | str | int) -> in
 def name_of(elem_type: int) -> str:
     """The ONNX spelling in lower case: float, int64, bfloat16."""
     try:
-        return TensorProto.DataType.Name(elem_type).lower()
+        return str(TensorProto.DataType.Name(elem_type)).lower()
     except ValueError:
         return f"type{elem_type}"
 
 
 def packed_size(elem_type: int, elements: int) -> int | None:
-    """Bytes that `elements` values take as raw_data; None where the format gives no fixed size (strings, 6-bit floats)."""
+    """Bytes that `elements` values take as raw_data; None where that is not fixed (strings, 6-bit floats)."""
     if elem_type == TensorProto.STRING or elem_type in _SIX_BIT:
         return None
     bits = _PACKED_BITS.get(elem_type)

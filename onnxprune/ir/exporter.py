@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
-from onnxprune.errors import ModelError
 from onnxprune.ir import attributes, dtypes, types
 from onnxprune.ir.model import Model
 from onnxprune.ir.stored import StoredSparse, StoredTensor
@@ -29,32 +27,27 @@ def assemble(model: Model, emit: Emitter) -> onnx.ModelProto:
     proto.CopyFrom(model.header)
     graph = proto.graph
     graph.node.extend(node_proto(node) for node in model.graph.nodes)
-    graph.input.extend(_info(tensor, "input") for tensor in model.graph.inputs)
-    graph.output.extend(_info(tensor, "output") for tensor in model.graph.outputs)
-    signature = {info.name for info in (*graph.input, *graph.output)}
-    written: set[str] = set()
-    for tensor in model.all_tensors():
-        written.add(tensor.name)
+    graph.input.extend(_signature(tensor) for tensor in model.graph.inputs)
+    graph.output.extend(_signature(tensor) for tensor in model.graph.outputs)
+    tensors = {tensor.name: tensor for tensor in model.all_tensors()}
+    for tensor in tensors.values():
         if isinstance(tensor, gs.Constant):
             if isinstance(tensor._values, StoredSparse):
                 graph.sparse_initializer.append(tensor._values.sparse_proto(tensor.name))
             else:
                 graph.initializer.append(emit(tensor))
-        if tensor.name not in signature:
-            info = _described(tensor)
-            if info is not None:
-                graph.value_info.append(info)
-    stale = [info for info in model.header.graph.value_info if info.name in written]
-    if stale:
-        names = {info.name for info in stale}
-        kept = [
-            info
-            for index, info in enumerate(graph.value_info)
-            if index >= len(model.header.graph.value_info) or info.name not in names
-        ]
-        del graph.value_info[:]
-        graph.value_info.extend(kept)
+    _write_types(graph, tensors)
     return proto
+
+
+def _write_types(graph: onnx.GraphProto, tensors: Mapping[str, gs.Tensor]) -> None:
+    # the header's entries belong to names that no tensor had at import; a pass may have made one of that name since
+    unclaimed = [info for info in graph.value_info if info.name not in tensors]
+    del graph.value_info[:]
+    signature = {info.name for info in (*graph.input, *graph.output)}
+    described = (_described(tensor) for tensor in tensors.values() if tensor.name not in signature)
+    graph.value_info.extend(info for info in described if info is not None)
+    graph.value_info.extend(unclaimed)
 
 
 def node_proto(node: gs.Node) -> onnx.NodeProto:
@@ -100,15 +93,13 @@ def _described(tensor: gs.Tensor) -> onnx.ValueInfoProto | None:
     info = getattr(tensor, "info", None)
     if isinstance(tensor, gs.Constant):
         return None if info is None else types.value_info(tensor.name, tensor.export_dtype, tensor.shape, info)
+    if tensor.shape is None and not (info is not None and types.says(info, tensor.dtype, None)):
+        # the checker refuses a value_info without a shape, so only one that was read like that is written like that
+        return None
     return types.value_info(tensor.name, tensor.dtype, tensor.shape, info)
 
 
-def _info(tensor: gs.Tensor, role: str) -> Any:
-    info = _described(tensor)
-    if info is None and isinstance(tensor, gs.Constant):
-        info = types.value_info(tensor.name, tensor.export_dtype, tensor.shape, None)
-    if info is not None:
-        return info
-    if role == "input":
-        raise ModelError(f"graph input {tensor.name!r} has no type")
-    return onnx.ValueInfoProto(name=tensor.name)
+def _signature(tensor: gs.Tensor) -> onnx.ValueInfoProto:
+    dtype = tensor.export_dtype if isinstance(tensor, gs.Constant) else tensor.dtype
+    info = types.value_info(tensor.name, dtype, tensor.shape, getattr(tensor, "info", None))
+    return onnx.ValueInfoProto(name=tensor.name) if info is None else info

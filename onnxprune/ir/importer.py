@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import onnx
@@ -10,110 +10,74 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import attributes, captures, types
+from onnxprune.ir.header import FIRST_IR_WITH_OPTIONAL_INPUTS, check_header, copy_header
 from onnxprune.ir.model import Model
 from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.order import topological_sort
 from onnxprune.ir.stored import Stored, StoredSparse, StoredTensor, store
 
 Storer = Callable[[onnx.TensorProto], StoredTensor]
-_FIRST_IR_WITH_OPTIONAL_INPUTS = 4
 
 
 def from_proto(proto: onnx.ModelProto) -> Model:
-    """Builds a Model; the proto is not changed. Its external data, if any, must have been loaded: see `load`."""
+    """Builds a Model; the proto is not changed. One that refers to external data has to be read by `load`."""
     return build(proto, store, None)
 
 
 def build(proto: onnx.ModelProto, storer: Storer, path: Path | None) -> Model:
     """`from_proto` with another way to store initializers (memory-mapped ones) and the file it came from."""
     check_header(proto)
-    return _Builder(proto, storer).model(path)
-
-
-def check_header(proto: onnx.ModelProto) -> None:
-    """Raises ModelError for a model without graph or opset, or with one newer than the installed onnx knows."""
-    if not proto.HasField("graph") or not proto.ir_version:
-        raise ModelError("this is not an ONNX model: it has no graph or no IR version")
-    if proto.ir_version > onnx.IR_VERSION:
-        raise ModelError(f"IR version {proto.ir_version} is newer than {onnx.IR_VERSION}, the last one known here")
-    domains = [
-        entry.domain.replace("ai.onnx", "") if entry.domain == "ai.onnx" else entry.domain
-        for entry in proto.opset_import
-    ]
-    if not domains:
-        raise ModelError("the model imports no opset; export it again with a current exporter")
-    twice = next((domain for domain in domains if domains.count(domain) > 1), None)
-    if twice is not None:
-        raise ModelError(f"the model imports the opset of domain {twice or 'ai.onnx'!r} twice")
-    newest = onnx.defs.onnx_opset_version()
-    for entry in proto.opset_import:
-        if entry.version < 1 or (entry.domain in ("", "ai.onnx") and entry.version > newest):
-            raise ModelError(f"opset {entry.version} of domain {entry.domain!r} is outside 1..{newest} known here")
+    try:
+        return _Builder(proto, storer).model(path)
+    except UnicodeDecodeError:
+        raise ModelError("a name in the model is not valid UTF-8; export the model again") from None
 
 
 class _Builder:
+    """Makes one gs tensor per name, then the nodes that refer to them."""
+
     def __init__(self, proto: onnx.ModelProto, storer: Storer) -> None:
+        graph = proto.graph
         self.proto = proto
         self.store = storer
         self.tensors: dict[str, gs.Tensor] = {}
-        self.infos: dict[str, onnx.ValueInfoProto] = {}
+        self.infos = {info.name: info for info in (*graph.value_info, *graph.output, *graph.input)}
+        self.inputs = _unique((info.name for info in graph.input), "graph input")
 
     def model(self, path: Path | None) -> Model:
         source = self.proto.graph
-        try:
-            for info in (*source.value_info, *source.output, *source.input):
-                self.infos[info.name] = info
-            initializers = self._initializers()
-            inputs = self._inputs(set(initializers))
-            nodes = [self._node(node) for node in source.node]
-            outputs = self._outputs()
-        except UnicodeDecodeError:
-            raise ModelError("a name in the model is not valid UTF-8; export the model again") from None
+        initializers = self._initializers()
+        inputs = self._inputs(initializers)
+        nodes = [self._node(node) for node in source.node]
+        outputs = [self._tensor(name) for name in _unique((info.name for info in source.output), "graph output")]
         used = captures.of_nodes(nodes)
-        known = {tensor.name for tensor in inputs} | initializers.keys()
-        known.update(output.name for node in nodes for output in node.outputs)
-        _check_defined(nodes, outputs, known, used)
+        _check_defined(nodes, outputs, {*self.inputs, *initializers}, used)
         loose = {name: tensor for name, tensor in initializers.items() if name in used or not tensor.outputs}
-        header = _header(self.proto, self.tensors.keys())
+        header = copy_header(self.proto, self.tensors.keys())
         graph = gs.Graph(nodes, inputs, outputs, source.name, source.doc_string, ir_version=header.ir_version)
         model = Model(graph, header, path, loose)
-        graph.opset = model.opset()
-        graph.import_domains = header.opset_import
+        graph.opset, graph.import_domains = model.opset(), header.opset_import
         topological_sort(model)
         return model
 
-    def _initializers(self) -> dict[str, Constant]:
-        found: dict[str, Constant] = {}
-        payloads: list[tuple[str, Stored]] = [(t.name, self.store(t)) for t in self.proto.graph.initializer]
-        payloads += [(t.values.name, StoredSparse(_sparse(t))) for t in self.proto.graph.sparse_initializer]
-        for name, payload in payloads:
-            if not name:
-                raise ModelError("an initializer has no name")
-            if name in found:
-                raise ModelError(f"initializer {name!r} is defined twice")
-            found[name] = constant = Constant(name, payload)
-            if name in self.infos:
-                constant.info = _copy_info(self.infos[name])
+    def _initializers(self) -> Mapping[str, Constant]:
+        graph = self.proto.graph
+        payloads: list[tuple[str, Stored]] = [(tensor.name, self.store(tensor)) for tensor in graph.initializer]
+        payloads += [(sparse.values.name, StoredSparse(_copy_sparse(sparse))) for sparse in graph.sparse_initializer]
+        _unique((name for name, _ in payloads), "initializer")
+        found = {name: Constant(name, payload) for name, payload in payloads}
+        for name in found.keys() & self.infos.keys():
+            found[name].info = _copy_info(self.infos[name])
         self.tensors.update(found)
         return found
 
-    def _inputs(self, initializers: set[str]) -> list[gs.Tensor]:
-        names = [info.name for info in self.proto.graph.input]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ModelError(f"graph input {twice!r} is listed twice")
-        if self.proto.ir_version < _FIRST_IR_WITH_OPTIONAL_INPUTS:
+    def _inputs(self, initializers: Mapping[str, Constant]) -> list[gs.Tensor]:
+        names: Iterable[str] = self.inputs
+        if self.proto.ir_version < FIRST_IR_WITH_OPTIONAL_INPUTS:
             # before IR 4 the format forced initializers to be inputs too; they were never meant to be fed
             names = [name for name in names if name not in initializers]
-        for name in initializers.intersection(names):
-            self.tensors[name].overridable = True
-        return [self._tensor(name) for name in names]
-
-    def _outputs(self) -> list[gs.Tensor]:
-        names = [info.name for info in self.proto.graph.output]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ModelError(f"graph output {twice!r} is listed twice")
+        for name in initializers.keys() & set(names):
+            initializers[name].overridable = True
         return [self._tensor(name) for name in names]
 
     def _tensor(self, name: str) -> gs.Tensor:
@@ -124,41 +88,41 @@ class _Builder:
             tensor = self.tensors[name] = Variable(name)
             info = self.infos.get(name)
             if info is not None:
-                tensor.info = _copy_info(info)
-                tensor.type = types.kind(info)
+                tensor.info, tensor.type = _copy_info(info), types.kind(info)
                 tensor.dtype, tensor.shape = types.tensor_type(info)
         return tensor
 
     def _node(self, proto: onnx.NodeProto) -> Node:
+        label = proto.name or proto.op_type
         if not proto.op_type:
-            raise ModelError(f"node {proto.name!r} has no operator")
+            raise ModelError(f"node {label!r} has no operator")
         attrs = {attribute.name: attributes.read(attribute) for attribute in proto.attribute}
         if len(attrs) != len(proto.attribute):
-            raise ModelError(f"node {proto.name or proto.op_type!r} has the same attribute twice")
+            raise ModelError(f"node {label!r} has the same attribute twice")
+        written = _unique((name for name in proto.output if name), f"output of node {label!r}")
         outputs = [self._tensor(name) for name in proto.output]
         for output in outputs:
-            if output.inputs or isinstance(output, gs.Constant) or output.name in self._input_names:
-                raise ModelError(f"tensor {output.name!r} is written twice (node {proto.name or proto.op_type!r})")
-        node = Node(
-            proto.op_type,
-            proto.name,
-            attrs,
-            inputs=[self._tensor(name) for name in proto.input],
-            outputs=outputs,
-            domain=proto.domain,
-        )
-        if len({output.name for output in outputs if output.name}) != sum(bool(output.name) for output in outputs):
-            raise ModelError(f"node {proto.name or proto.op_type!r} writes the same tensor twice")
+            if output.inputs or isinstance(output, gs.Constant) or output.name in self.inputs:
+                raise ModelError(f"tensor {output.name!r} is written twice, the second time by node {label!r}")
+        if proto.output and not written:
+            raise ModelError(f"node {label!r} has no output")
+        inputs = [self._tensor(name) for name in proto.input]
+        node = Node(proto.op_type, proto.name, attrs, inputs=inputs, outputs=outputs, domain=proto.domain)
         node.extras = _extras(proto)
         return node
 
-    @property
-    def _input_names(self) -> set[str]:
-        names: set[str] = self.__dict__.setdefault("_names", {info.name for info in self.proto.graph.input})
-        return names
+
+def _unique(names: Iterable[str], what: str) -> dict[str, None]:
+    seen: dict[str, None] = {}
+    for name in names:
+        if not name or name in seen:
+            raise ModelError(f"{what} {name!r} is listed twice" if name else f"{what} without a name")
+        seen[name] = None
+    return seen
 
 
-def _check_defined(nodes: list[Node], outputs: list[gs.Tensor], known: set[str], used: set[str]) -> None:
+def _check_defined(nodes: list[Node], outputs: list[gs.Tensor], given: set[str], used: set[str]) -> None:
+    known = given.union(output.name for node in nodes for output in node.outputs)
     for node in nodes:
         for tensor in node.inputs:
             if tensor.name and tensor.name not in known:
@@ -170,35 +134,24 @@ def _check_defined(nodes: list[Node], outputs: list[gs.Tensor], known: set[str],
             raise ModelError(f"graph output {tensor.name!r} is produced by nothing")
 
 
-def _header(proto: onnx.ModelProto, known: object) -> onnx.ModelProto:
-    header = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if field.name == "graph":
-            continue
-        if field.is_repeated:
-            getattr(header, field.name).MergeFrom(value)
-        else:
-            setattr(header, field.name, value)
-    header.ir_version = max(header.ir_version, _FIRST_IR_WITH_OPTIONAL_INPUTS)
-    graph = header.graph
-    graph.name, graph.doc_string = proto.graph.name, proto.graph.doc_string
-    graph.metadata_props.MergeFrom(proto.graph.metadata_props)
-    graph.quantization_annotation.MergeFrom(proto.graph.quantization_annotation)
-    graph.value_info.extend(info for info in proto.graph.value_info if info.name not in known)  # type: ignore[operator]
-    return header
-
-
 def _extras(proto: onnx.NodeProto) -> onnx.NodeProto | None:
     documented = [attribute for attribute in proto.attribute if attribute.doc_string]
     lists = (documented, proto.metadata_props, proto.device_configurations)
-    if not (proto.overload or proto.doc_string or any(len(entry) for entry in lists)):
+    if not (proto.overload or proto.doc_string or any(len(entries) for entries in lists)):
         return None
-    extras = onnx.NodeProto(overload=proto.overload, doc_string=proto.doc_string)
+    extras = onnx.NodeProto()
+    if proto.overload:
+        extras.overload = proto.overload
+    if proto.doc_string:
+        extras.doc_string = proto.doc_string
     extras.metadata_props.MergeFrom(proto.metadata_props)
     extras.device_configurations.MergeFrom(proto.device_configurations)
     for attribute in documented:
         extras.attribute.add(name=attribute.name, doc_string=attribute.doc_string)
     return extras
+
+
+# Copies, not references: a message keeps the whole model that it is part of in memory.
 
 
 def _copy_info(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
@@ -207,7 +160,7 @@ def _copy_info(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     return copy
 
 
-def _sparse(proto: onnx.SparseTensorProto) -> onnx.SparseTensorProto:
+def _copy_sparse(proto: onnx.SparseTensorProto) -> onnx.SparseTensorProto:
     copy = onnx.SparseTensorProto()
     copy.CopyFrom(proto)
     return copy

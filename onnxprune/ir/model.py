@@ -20,7 +20,7 @@ class Model:
     """A model in memory.
 
     `graph` holds the top-level nodes (topologically sorted after import), inputs and outputs.
-    `header` is the ModelProto without nodes, initializers and the types of tensors: versions, opsets, metadata, functions.
+    `header` is the ModelProto without nodes, initializers and types of tensors: versions, opsets, metadata, functions.
     `loose` holds initializers that no top-level node needs to use: those captured by subgraphs, and unused ones.
     Arrays and protos are immutable by convention: assign new ones, never write in place.
     """

@@ -1,8 +1,8 @@
 """Node, Variable and Constant: graphsurgeon's objects with identity semantics and nothing lost.
 
-graphsurgeon compares nodes by structure and tensors by name, which makes list removal slow and, among equal nodes, wrong.
-These subclasses compare and hash by identity. They also carry what graphsurgeon has no place for: the node's extra fields,
-the tensor's ValueInfoProto, and the stored form of an initializer.
+graphsurgeon compares nodes by structure and tensors by name, which makes list removal slow and, among equal nodes,
+wrong. These subclasses compare and hash by identity. They also carry what graphsurgeon has no place for: the node's
+extra fields, the tensor's ValueInfoProto, and the stored form of an initializer.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Variable(gs.Variable):  # type: ignore[misc]
         self._values = values
         self.data_location = data_location
         self._export_dtype = export_dtype
-        return self  # type: ignore[return-value]
+        return self
 
 
 class Constant(gs.Constant):  # type: ignore[misc]
     """A gs.Constant whose stored form survives reading: `values` decodes it, assigning to `values` replaces it.
 
     `info` is the ValueInfoProto of an initializer that is also a graph input (or has a value_info), or None.
-    `overridable`: it is a graph input with a default value (IR 4 and later), so its values and shape are not to be relied on.
+    `overridable`: it is a graph input with a default value (IR 4 and later); neither values nor shape may be relied on.
     """
 
     info: onnx.ValueInfoProto | None = None
@@ -78,4 +78,4 @@ class Constant(gs.Constant):  # type: ignore[misc]
         self.__class__ = Variable
         self.dtype = elem
         self.shape = shape
-        return self  # type: ignore[return-value]
+        return self

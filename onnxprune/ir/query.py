@@ -27,7 +27,7 @@ def initializers(model: Model) -> dict[str, gs.Constant]:
 
 
 def constant(tensor: gs.Tensor) -> np.ndarray | None:
-    """The values of an initializer or of a Constant node's output; None for anything else, overridable initializers too."""
+    """The values of an initializer or a Constant node's output; None for the rest, overridable initializers too."""
     if isinstance(tensor, gs.Constant):
         return None if getattr(tensor, "overridable", False) else np.asarray(tensor.values)
     node = producer(tensor)

@@ -17,13 +17,14 @@ from onnx import TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import dtypes
+from onnxprune.ir.header import copy_fields
 
 Buffer = bytes | np.ndarray[Any, np.dtype[np.uint8]]
 _DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
 class Stored(LazyValues):  # type: ignore[misc]
-    """What a Constant holds until new values are assigned. `shape` is a tuple, `dtype` a numpy dtype, `nbytes` decoded bytes."""
+    """What a Constant holds until new values are assigned. `nbytes` counts the decoded array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
@@ -119,20 +120,12 @@ def _linear(indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def store(proto: TensorProto) -> StoredTensor:
-    """Takes a TensorProto apart. Raises ModelError when its data do not fit its dims."""
+    """Takes a TensorProto apart. Raises ModelError when its data do not fit its dims, or lie in another file."""
+    if proto.data_location == TensorProto.EXTERNAL:
+        raise ModelError(f"initializer {proto.name!r} lies in another file; read the model by its path")
     header = TensorProto()
-    if proto.HasField("raw_data"):
-        raw: bytes | None = proto.raw_data
-        for field, value in proto.ListFields():
-            if field.name == "raw_data":
-                continue
-            if field.is_repeated:
-                getattr(header, field.name).MergeFrom(value)
-            else:
-                setattr(header, field.name, value)
-    else:
-        raw = None
-        header.CopyFrom(proto)
+    copy_fields(proto, header, skip=("raw_data",))
+    raw = proto.raw_data if proto.HasField("raw_data") else None
     _check(header, raw)
     return StoredTensor(header, raw)
 

@@ -13,6 +13,7 @@ from onnx import AttributeProto
 from onnxprune.ir import dtypes
 from onnxprune.ir.exporter import array_of
 from onnxprune.ir.model import Model
+from onnxprune.ir.query import initializers
 
 _SHOWN_ELEMENTS = 8
 
@@ -21,18 +22,14 @@ def text(model: Model) -> str:
     """The model as text. Node names, docs and metadata are left out; everything that is computed with is in."""
     header = model.header
     opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in header.opset_import)
+    inputs = {tensor.name for tensor in model.graph.inputs}
+    constants = [tensor for name, tensor in initializers(model).items() if name not in inputs]
     lines = [f"ir {header.ir_version}, opset {opsets}"]
     lines += [f"input {_described(tensor)}" for tensor in model.graph.inputs]
-    inputs = {tensor.name for tensor in model.graph.inputs}
-    constants = [
-        tensor for tensor in model.all_tensors() if isinstance(tensor, gs.Constant) and tensor.name not in inputs
-    ]
     lines += [f"const {_described(tensor)}" for tensor in constants]
     lines += [_node(node) for node in model.graph.nodes]
     lines += [f"output {_described(tensor)}" for tensor in model.graph.outputs]
-    lines += [
-        f"function {f.domain}::{f.name}{f':{f.overload}' if f.overload else ''} {_digest(f)}" for f in header.functions
-    ]
+    lines += [f"function {f.domain}::{f.name}:{f.overload} {_digest(f)}" for f in header.functions]
     return "\n".join(lines) + "\n"
 
 
@@ -47,9 +44,8 @@ def _described(tensor: gs.Tensor) -> str:
 
 def _type(dtype: Any, shape: Any) -> str:
     name = "?" if dtype is None else dtypes.name_of(dtypes.from_numpy(dtype))
-    return name + (
-        "[...]" if shape is None else "[" + ",".join("?" if dim is None else str(dim) for dim in shape) + "]"
-    )
+    dims = "..." if shape is None else ",".join("?" if dim is None else str(dim) for dim in shape)
+    return f"{name}[{dims}]"
 
 
 def _values(tensor: gs.Constant) -> str:
@@ -62,13 +58,7 @@ def _values(tensor: gs.Constant) -> str:
 def array_digest(array: np.ndarray) -> str:
     """The first 10 hex digits of the SHA-256 of dtype, shape and values."""
     digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
-    digest.update(
-        repr(array.tolist()).encode()
-        if array.dtype.kind == "O"
-        else np.ascontiguousarray(array).view(np.uint8).tobytes()
-        if array.ndim
-        else array.tobytes()
-    )
+    digest.update(repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes())
     return digest.hexdigest()[:10]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.errors import ModelError
 from onnxprune.ir import dtypes
 
 Dim = int | str | None
@@ -29,9 +28,11 @@ def kind(info: onnx.ValueInfoProto) -> str:
     return info.type.WhichOneof("value") or "tensor_type"
 
 
-def value_info(name: str, dtype: Any, shape: Sequence[Dim] | None, info: onnx.ValueInfoProto | None):  # type: ignore[no-untyped-def]
+def value_info(
+    name: str, dtype: Any, shape: Sequence[Dim] | None, info: onnx.ValueInfoProto | None
+) -> onnx.ValueInfoProto | None:
     """The ValueInfoProto of a tensor, or None when nothing is known. `info` is the one it was read from."""
-    if info is not None and _says(info, dtype, shape):
+    if info is not None and says(info, dtype, shape):
         result = onnx.ValueInfoProto()
         result.CopyFrom(info)
         result.name = name
@@ -47,7 +48,8 @@ def value_info(name: str, dtype: Any, shape: Sequence[Dim] | None, info: onnx.Va
     return fresh
 
 
-def _says(info: onnx.ValueInfoProto, dtype: Any, shape: Sequence[Dim] | None) -> bool:
+def says(info: onnx.ValueInfoProto, dtype: Any, shape: Sequence[Dim] | None) -> bool:
+    """Whether the ValueInfoProto states exactly this dtype and shape (a non-tensor type states neither)."""
     old_dtype, old_shape = tensor_type(info)
     if old_dtype is None or dtype is None:
         return old_dtype is None and dtype is None
@@ -76,12 +78,3 @@ def _set_shape(tensor: onnx.TypeProto.Tensor, shape: Sequence[Dim] | None) -> No
             dim.dim_value = int(size)
         if len(denotations) == len(shape) and denotations[axis]:
             dim.denotation = denotations[axis]
-
-
-def read_text(value: str, what: str) -> str:
-    """Passes a protobuf string through; raises ModelError when it is not valid UTF-8."""
-    try:
-        value.encode()
-    except (UnicodeError, AttributeError):
-        raise ModelError(f"{what} is not valid UTF-8") from None
-    return value
