@@ -1,0 +1,43 @@
+"""What to quantize and how: the options that the search chooses among."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from onnxprune.errors import UsageError
+
+Kind = Literal["static", "dynamic"]
+Activation = Literal["u8", "s8"]
+Calibration = Literal["minmax", "percentile", "mse"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to quantize a model to 8 bits; weights are s8.
+
+    kind: `static` (QDQ, ranges from calibration) or `dynamic` (MatMul and Gemm only, ranges at run time).
+    activation: `u8` (asymmetric) or `s8` (symmetric); dynamic is always u8.
+    calibration: how static ranges are chosen: `minmax`, `percentile` (99.99 % of the values) or `mse` (least squared rounding and clipping error).
+    exclude: keys of nodes that stay in float.
+    per_channel: a weight scale for every output channel instead of one for the tensor.
+    reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate.
+    correct_biases: restore the mean of every quantized contraction's outputs (static only).
+    """
+
+    kind: Kind = "static"
+    activation: Activation = "u8"
+    calibration: Calibration = "minmax"
+    exclude: tuple[str, ...] = ()
+    per_channel: bool = True
+    reduce_range: bool = False
+    correct_biases: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("kind", self.kind, get_args(Kind)),
+            ("activation", self.activation, get_args(Activation)),
+            ("calibration", self.calibration, get_args(Calibration)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"quantization {name} {value!r} is unknown; choose one of {', '.join(allowed)}")

@@ -1,0 +1,92 @@
+"""Static quantization of a whole model: select, calibrate, insert QDQ pairs, tidy, correct biases, prove that the result runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx
+import onnx.checker
+
+from onnxprune import ir
+from onnxprune.errors import ModelError
+from onnxprune.stats import Feeds, Runner
+from passes.quantization import biases, opset, qdq, ranges, selection, tidy
+from passes.quantization.scheme import Scheme
+
+CALIBRATION_SAMPLES = 256
+LATENCY_SAMPLES = 2
+
+
+def quantize_static(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
+    """An 8-bit copy of `model` with ranges calibrated on at most 256 samples of `feeds`. Raises ModelError where that is impossible."""
+    prepared, spans = calibrated(model, feeds, scheme)
+    quantized = build(prepared, spans, scheme)
+    if scheme.correct_biases:
+        biases.correct(prepared, quantized, _some(feeds, CALIBRATION_SAMPLES))
+    return proven(quantized, feeds)
+
+
+def quantize_static_for_latency(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
+    """The same structure with ranges from two samples and no corrections: as fast as the real one, not as accurate."""
+    quick = replace(scheme, calibration="minmax", correct_biases=False)
+    prepared, spans = calibrated(model, _some(feeds, LATENCY_SAMPLES), quick)
+    return build(prepared, spans, quick)
+
+
+def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model, dict[str, qdq.Range]]:
+    """The float model ready for `build` (opset raised, nodes named, shapes known) and the range of every activation that may be quantized."""
+    prepared = prepare(model)
+    chosen = selection.select(prepared)
+    wanted = ranges.float_tensors(qdq.wanted_tensors(chosen), prepared)
+    if not chosen:
+        raise ModelError(
+            "no node of the model can be quantized: it has no Conv, Gemm or MatMul with a constant float32 weight"
+        )
+    sampled = scheme.calibration != "minmax"
+    seen = ranges.observe(prepared, _some(feeds, CALIBRATION_SAMPLES), wanted, sampled=sampled)
+    return prepared, {
+        name: ranges.choose(value, scheme.calibration, scheme.activation == "s8") for name, value in seen.items()
+    }
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """A copy at opset 13 or later with unique node names and inferred shapes."""
+    raised = opset.raised(model)
+    prepared = raised.copy() if raised is model else raised
+    ir.infer_shapes(prepared)
+    qdq.name_nodes(prepared)
+    return prepared
+
+
+def build(prepared: ir.Model, spans: Mapping[str, qdq.Range], scheme: Scheme) -> ir.Model:
+    """The QDQ model of a prepared float model, for the nodes that `scheme.exclude` leaves. Deterministic."""
+    model = prepared.copy()
+    chosen = selection.select(model, frozenset(scheme.exclude))
+    if not chosen:
+        raise ModelError("every node that could be quantized is excluded")
+    qdq.own_constants(model, chosen)
+    biases.add_missing(chosen)
+    quantized = qdq.insert(model, chosen, qdq.shared_ranges(chosen, spans), scheme)
+    tidy.tidy(quantized)
+    ir.topological_sort(quantized)
+    ir.infer_shapes(quantized)
+    return quantized
+
+
+def proven(quantized: ir.Model, feeds: Feeds) -> ir.Model:
+    """The model itself after the full checker and one run; raises ModelError where either fails."""
+    proto = ir.to_proto(quantized)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ModelError(f"the quantized model is invalid: {' '.join(str(error).split())[:200]}") from None
+    call = next(iter(feeds.calls(1)))
+    Runner(quantized, [tensor.name for tensor in quantized.graph.outputs], list(call), threads=1)(call)
+    return quantized
+
+
+def _some(feeds: Feeds, samples: int) -> Feeds:
+    """Up to `samples` samples, evenly spread."""
+    count = len(feeds)
+    return feeds if count <= samples else feeds.take([k * count // samples for k in range(samples)])
