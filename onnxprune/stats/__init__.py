@@ -2,6 +2,20 @@
 
 from onnxprune.stats.drift import drift, model_drift, padding
 from onnxprune.stats.feeds import Feeds
+from onnxprune.stats.moments import Moments, Statistics, collect
+from onnxprune.stats.product import Product, products
 from onnxprune.stats.runner import Runner, run
 
-__all__ = ["Feeds", "Runner", "drift", "model_drift", "padding", "run"]
+__all__ = [
+    "Feeds",
+    "Moments",
+    "Product",
+    "Runner",
+    "Statistics",
+    "collect",
+    "drift",
+    "model_drift",
+    "padding",
+    "products",
+    "run",
+]

@@ -1,0 +1,186 @@
+"""Every contraction with a constant weight, seen as one matrix product: outputs = weight matrix x columns + bias.
+
+Columns are what the weight is multiplied with at one output position: an input row for Gemm and MatMul, an im2col
+patch for Conv and ConvTranspose. Matrices are (groups, outputs, columns); a convolution's columns run over kernel
+positions first and channels last, so that a patch is gathered in whole channel vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxprune import ir
+from onnxprune.stats.arrays import Array
+from onnxprune.stats.window import Window
+
+
+@dataclass(frozen=True)
+class Product:
+    """One contraction node. ``input_axis`` and ``output_axis`` are the weight's axes; ``channel_axis`` counts
+    channels in data and output.
+    """
+
+    node: str
+    op: str
+    data: str
+    weight: str
+    bias: str | None
+    output: str
+    groups: int
+    input_axis: int
+    output_axis: int
+    channel_axis: int
+    shape: tuple[int, ...]
+    factor: float = 1.0  # Gemm's alpha: part of the matrix
+    bias_factor: float = 1.0  # Gemm's beta
+    transposed_data: bool = False  # Gemm's transA
+    window: Window | None = None
+
+    @property
+    def size(self) -> int:
+        """Columns of a group's matrix."""
+        return self.shape[self.input_axis] * self.kernel // (self.groups if self.op == "ConvTranspose" else 1)
+
+    @property
+    def kernel(self) -> int:
+        """Kernel positions; 1 for Gemm and MatMul."""
+        return math.prod(self.shape[2:])
+
+    @property
+    def outputs(self) -> int:
+        """Output channels of the node."""
+        return self.shape[self.output_axis] * (self.groups if self.op == "ConvTranspose" else 1)
+
+    def matrix(self, values: Array) -> Array:
+        """The weight as (groups, outputs of a group, columns), float64."""
+        weight = np.asarray(values, np.float64) * self.factor
+        if self.op == "Conv":
+            outputs, channels = weight.shape[:2]
+            return (
+                weight.reshape(self.groups, outputs // self.groups, channels, -1)
+                .swapaxes(2, 3)
+                .reshape(self.groups, outputs // self.groups, -1)
+            )
+        if self.op == "ConvTranspose":
+            channels, outputs = weight.shape[:2]
+            split = weight.reshape(self.groups, channels // self.groups, outputs, -1)
+            return split.transpose(0, 2, 3, 1).reshape(self.groups, outputs, -1)
+        return (weight if self.output_axis == 0 else weight.T)[None]
+
+    def values(self, matrix: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        """The inverse of :meth:`matrix`, for a weight of ``shape``."""
+        weight = matrix / self.factor
+        kernel = math.prod(shape[2:])
+        if self.op == "Conv":
+            weight = weight.reshape(self.groups, -1, kernel, shape[1]).swapaxes(2, 3)
+        elif self.op == "ConvTranspose":
+            weight = weight.reshape(self.groups, shape[1], kernel, -1).transpose(0, 3, 1, 2)
+        else:
+            weight = weight[0] if self.output_axis == 0 else weight[0].T
+        return np.ascontiguousarray(weight.reshape(shape), dtype=dtype)
+
+    def column_owner(self, owner: Array) -> Array:
+        """From the unit of every element of the weight's input axis to the unit of every column, (groups, columns)."""
+        if self.op == "ConvTranspose":
+            return np.tile(owner.reshape(self.groups, 1, -1), (1, self.kernel, 1)).reshape(self.groups, -1)
+        return np.tile(owner, (self.groups, self.kernel))
+
+
+def products(model: ir.Model) -> dict[str, Product]:
+    """By node key, in graph order. Nodes whose weight is computed, quantized, batched or overridable are not among
+    them.
+    """
+    found = {}
+    for node in model.graph.nodes:
+        read = _READERS.get(node.op) if not ir.domain(node) else None
+        product = read(node) if read is not None else None
+        if product is not None and product.weight not in {tensor.name for tensor in model.graph.inputs}:
+            found[product.node] = product
+    return found
+
+
+def _weight(node: gs.Node, position: int) -> gs.Constant | None:
+    tensor = node.inputs[position] if len(node.inputs) > position else None
+    floating = isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind == "f"
+    return tensor if floating else None
+
+
+def _bias(node: gs.Node) -> str | None:
+    return str(node.inputs[2].name) if len(node.inputs) > 2 and node.inputs[2].name else None
+
+
+def _convolution(node: gs.Node) -> Product | None:
+    weight = _weight(node, 1)
+    window = Window.of(node) if weight is not None else None
+    if weight is None or window is None:
+        return None
+    forward = node.op == "Conv"
+    return Product(
+        node=ir.node_key(node),
+        op=node.op,
+        data=node.inputs[0].name,
+        weight=weight.name,
+        bias=_bias(node),
+        output=node.outputs[0].name,
+        groups=int(ir.attribute(node, "group", 1)),
+        input_axis=1 if forward else 0,
+        output_axis=0 if forward else 1,
+        channel_axis=1,
+        shape=tuple(weight.shape),
+        window=window,
+    )
+
+
+def _gemm(node: gs.Node) -> Product | None:
+    weight = _weight(node, 1)
+    if weight is None:
+        return None
+    output_axis = 0 if ir.attribute(node, "transB", 0) else 1
+    return Product(
+        node=ir.node_key(node),
+        op="Gemm",
+        data=node.inputs[0].name,
+        weight=weight.name,
+        bias=_bias(node),
+        output=node.outputs[0].name,
+        groups=1,
+        input_axis=1 - output_axis,
+        output_axis=output_axis,
+        channel_axis=1,
+        shape=tuple(weight.shape),
+        factor=float(ir.attribute(node, "alpha", 1.0)),
+        bias_factor=float(ir.attribute(node, "beta", 1.0)),
+        transposed_data=bool(ir.attribute(node, "transA", 0)),
+    )
+
+
+def _matmul(node: gs.Node) -> Product | None:
+    weight = _weight(node, 1)
+    if weight is None or len(weight.shape) != 2:
+        return None
+    return Product(
+        node=ir.node_key(node),
+        op="MatMul",
+        data=node.inputs[0].name,
+        weight=weight.name,
+        bias=None,
+        output=node.outputs[0].name,
+        groups=1,
+        input_axis=0,
+        output_axis=1,
+        channel_axis=-1,
+        shape=tuple(weight.shape),
+    )
+
+
+_READERS: dict[str, Callable[[gs.Node], Product | None]] = {
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
