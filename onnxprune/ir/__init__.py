@@ -1,7 +1,7 @@
 """The model in memory: import and export that lose nothing, queries, shapes, text form. See docs/ir.md."""
 
 from onnxprune.ir.exporter import to_proto
-from onnxprune.ir.files import load, save
+from onnxprune.ir.files import load
 from onnxprune.ir.importer import from_proto
 from onnxprune.ir.macs import macs, node_macs
 from onnxprune.ir.model import Model
@@ -24,6 +24,7 @@ from onnxprune.ir.query import (
 )
 from onnxprune.ir.shapes import infer_shapes, shapes_for
 from onnxprune.ir.text import text
+from onnxprune.ir.writer import check_output, save
 
 __all__ = [
     "Constant",
@@ -32,6 +33,7 @@ __all__ = [
     "Variable",
     "attribute",
     "captured",
+    "check_output",
     "constant",
     "consumers",
     "domain",

@@ -22,6 +22,7 @@ class Model:
     `graph` holds the top-level nodes (topologically sorted after import), inputs and outputs.
     `header` is the ModelProto without nodes, initializers and types of tensors: versions, opsets, metadata, functions.
     `loose` holds initializers that no top-level node needs to use: those captured by subgraphs, and unused ones.
+    `path` and `side_files` are the files it was read from; they are never written to.
     Arrays and protos are immutable by convention: assign new ones, never write in place.
     """
 
@@ -29,6 +30,7 @@ class Model:
     header: onnx.ModelProto
     path: Path | None = None
     loose: dict[str, Constant] = field(default_factory=dict)
+    side_files: frozenset[Path] = frozenset()
 
     def copy(self) -> Model:
         """An independent graph with an independent header; weight arrays and attribute protos are shared."""
@@ -51,7 +53,8 @@ class Model:
         )
         header = onnx.ModelProto()
         header.CopyFrom(self.header)
-        return Model(graph, header, self.path, {name: twin(tensor) for name, tensor in self.loose.items()})
+        loose = {name: twin(tensor) for name, tensor in self.loose.items()}
+        return Model(graph, header, self.path, loose, self.side_files)
 
     def opset(self, domain: str = "") -> int:
         """The version of `domain` that the model imports; 0 when it does not import it."""

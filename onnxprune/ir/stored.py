@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.numpy_helper
-from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx import TensorProto
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import dtypes
