@@ -1,7 +1,8 @@
-"""External data of untrusted models: only regular files inside the model's folder, memory-mapped, checked against the dims.
+"""External data of untrusted models: regular files inside the model's folder, memory-mapped, checked against the dims.
 
-A location may not be absolute, climb out of the folder, pass through a symbolic link, name a file with several hard links, a
-device or pipe, or the model file itself: each of these has been used to read files that the model's author could not see.
+A location may not be absolute, climb out of the folder, pass through a symbolic link, name a file with several hard
+links, a device or pipe, or the model file itself: each of these has been used to read files that the model's author
+could not see.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SideFiles:
         return frozenset(self.model_path.parent / location for location in self.maps)
 
     def store(self, proto: TensorProto) -> StoredTensor:
-        """Like `stored.store`, with external data as a view of the mapped file. Raises ModelError for a bad reference."""
+        """Like `stored.store`, with external data as a view of the mapped file. ModelError for a bad reference."""
         if proto.data_location != TensorProto.EXTERNAL:
             return store(proto)
         header = TensorProto()

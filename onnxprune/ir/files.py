@@ -28,8 +28,8 @@ _LOOKS_LIKE = {
 def load(path: str | os.PathLike[str]) -> Model:
     """Reads a model; its external data are memory-mapped, not read.
 
-    UsageError when there is no such file, ModelError when it is not a usable ONNX model, FileSystemError when it cannot be
-    read.
+    UsageError when there is no such file, ModelError when it is not a usable ONNX model, FileSystemError when it cannot
+    be read.
     """
     source = Path(path)
     proto = read_proto(source)
@@ -47,7 +47,9 @@ def read_proto(path: Path) -> onnx.ModelProto:
         if data.startswith(start):
             raise ModelError(f"{path} is not an ONNX model but {meaning}")
     try:
-        return onnx.ModelProto.FromString(data)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(data)
+        return proto
     except (DecodeError, RecursionError):
         raise ModelError(f"{path} is not an ONNX model, or it is truncated") from None
 

@@ -87,9 +87,19 @@ def freeze_initializers(model: Model) -> None:
 
 
 def parameters(model: Model) -> int:
-    """Number of elements of all floating-point and quantized weights: initializers of rank 1 or more, loose ones included."""
-    weights = (tensor for tensor in initializers(model).values() if len(tensor.shape))
-    return sum(math.prod(tensor.shape) for tensor in weights)
+    """Number of elements of all weights: floating-point initializers and Constant nodes, and 4- and 8-bit ones.
+
+    Shapes, indices and other integers are not counted. Weights inside subgraphs and functions are not seen.
+    """
+    held = [(tensor.dtype, tensor.shape) for tensor in initializers(model).values()]
+    values = (_node_value(node) for node in model.graph.nodes if node.op == "Constant" and not domain(node))
+    held += [(value.dtype, value.shape) for value in values if value is not None]
+    return sum(math.prod(shape) for dtype, shape in held if _is_weight(np.dtype(dtype)))
+
+
+def _is_weight(dtype: np.dtype[np.generic]) -> bool:
+    # ml_dtypes are of kind V; all of them are small floats or integers
+    return dtype.kind in "fcV" or (dtype.kind in "iu" and dtype.itemsize == 1)
 
 
 _SCALARS = {"value_float": np.float32, "value_int": np.int64, "value_floats": np.float32, "value_ints": np.int64}

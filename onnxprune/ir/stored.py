@@ -20,7 +20,7 @@ from onnxprune.ir import dtypes
 from onnxprune.ir.header import copy_fields
 
 Buffer = bytes | np.ndarray[Any, np.dtype[np.uint8]]
-_DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
 class Stored(LazyValues):  # type: ignore[misc]
@@ -132,7 +132,7 @@ def store(proto: TensorProto) -> StoredTensor:
 
 def _check(header: TensorProto, raw: bytes | None) -> None:
     elements = element_count(header)
-    typed = [name for name in _DATA_FIELDS if len(getattr(header, name))]
+    typed = [name for name in DATA_FIELDS if len(getattr(header, name))]
     if len(typed) + (raw is not None and len(raw) > 0) > 1:
         raise ModelError(f"initializer {header.name!r} carries its data twice ({', '.join(typed)} and raw_data)")
     if raw is not None and not typed:

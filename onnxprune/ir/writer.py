@@ -1,7 +1,7 @@
 """Writing model files: all or nothing, never over the input.
 
-The commit point is the rename of the .onnx file. Above 2 GB the weights go to a side file whose name holds its hash, so the
-old model and the old weights stay a valid pair until the commit, whatever interrupts it.
+The commit point is the rename of the .onnx file. Above 2 GB the weights go to a side file whose name holds its hash, so
+the old model and the old weights stay a valid pair until the commit, whatever interrupts it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -24,7 +25,7 @@ from onnxprune.ir import exporter
 from onnxprune.ir.files import read_proto
 from onnxprune.ir.header import copy_fields
 from onnxprune.ir.model import Model
-from onnxprune.ir.stored import StoredTensor
+from onnxprune.ir.stored import DATA_FIELDS, StoredTensor
 
 INLINE_LIMIT = (1 << 31) - (64 << 20)
 _SMALLEST_EXTERNAL = 1024
@@ -57,7 +58,7 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
 
 
 def check_output(model: Model, target: Path, *, overwrite: bool) -> None:
-    """Raises UsageError when `save` would refuse the target; costs nothing, so it can be asked before the work starts."""
+    """Raises UsageError when `save` would refuse the target; cheap, so it can be asked before the work starts."""
     try:
         if not target.parent.is_dir():
             raise UsageError(f"the folder {target.parent} does not exist")
@@ -149,35 +150,33 @@ def _write_large(model: Model, target: Path, stream: BinaryIO) -> Path:
 
 def _serialised(proto: onnx.ModelProto, target: Path) -> bytes:
     try:
-        return proto.SerializeToString()
+        return bytes(proto.SerializeToString())
     except ValueError as error:
-        raise ModelError(
-            f"{target.name} has more than 2 GB outside its initializers, which ONNX cannot store"
-        ) from error
+        raise ModelError(f"{target.name} has more than 2 GB outside its initializers: too much for ONNX") from error
 
 
 def _split(constant: gs.Constant) -> tuple[TensorProto, memoryview]:
-    """The tensor's header without data, and its bytes; strings and typed fields count as no bytes and stay inside."""
+    """The tensor's header without data, and its bytes. Strings have no bytes: they stay inside."""
     payload = constant._values
-    if isinstance(payload, StoredTensor) and constant._export_dtype is None:
-        if payload.raw is None:
-            return TensorProto(), memoryview(b"")
-        header = TensorProto()
-        copy_fields(payload.tensor, header, skip=())
+    stored = isinstance(payload, StoredTensor) and constant._export_dtype is None
+    header = TensorProto()
+    if stored:
+        copy_fields(payload.tensor, header, skip=DATA_FIELDS)
         header.name = constant.name
-        return header, memoryview(payload.raw)
+        if payload.raw is not None:
+            return header, np.frombuffer(payload.raw, np.uint8).data if len(payload.raw) else memoryview(b"")
     array = exporter.array_of(constant)
     if array.dtype.kind == "O":
-        return TensorProto(), memoryview(b"")
+        return header, memoryview(b"")
     proto = onnx.numpy_helper.from_array(array, constant.name)
-    header = TensorProto()
-    copy_fields(proto, header, skip=("raw_data",))
+    if not stored:
+        copy_fields(proto, header, skip=("raw_data",))
     return header, memoryview(proto.raw_data)
 
 
 def _own_side_files(target: Path) -> set[Path]:
     """Side files that an earlier `save` wrote for this target; they are superseded by the next one."""
-    pattern = re.compile(re.escape(target.name) + r"\.[0-9a-f]{%d}\.data" % _HASH_DIGITS)
+    pattern = re.compile(re.escape(target.name) + rf"\.[0-9a-f]{{{_HASH_DIGITS}}}\.data")
     if not target.is_file():
         return set()
     try:
