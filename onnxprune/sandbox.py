@@ -79,7 +79,7 @@ def supervise(argv: Sequence[str], memory_bytes: int | None = None, seconds: flo
     SIGINT and SIGTERM are handed on (a second one, or ten seconds, kills); the code is then 130 or 143 whatever the
     command returned. Death by any other signal raises ModelError, or LimitError where it points to memory.
     """
-    child = subprocess.Popen(list(argv), process_group=0, preexec_fn=lambda: _limit(memory_bytes, None))
+    child = subprocess.Popen(list(argv), process_group=0, preexec_fn=lambda: limit(memory_bytes, None))
     with _forwarding(child) as received:
         try:
             code = child.wait(seconds)
@@ -90,7 +90,7 @@ def supervise(argv: Sequence[str], memory_bytes: int | None = None, seconds: flo
     if received:
         return 128 + received[0]
     if code < 0:
-        _raise_death(-code, "", Path(argv[0]).name)
+        raise_death(-code, "", Path(argv[0]).name)
     return code
 
 
@@ -117,7 +117,7 @@ def child_main(folder: str) -> None:
     room = Path(folder)
     with (room / _REQUEST).open("rb") as stream:
         module, qualname, memory_bytes, file_bytes = pickle.load(stream)
-        _limit(memory_bytes, file_bytes)
+        limit(memory_bytes, file_bytes)
         outcome = _outcome(module, qualname, stream)
     partial = room / (_RESULT + ".part")
     partial.write_bytes(outcome)
@@ -142,7 +142,8 @@ def _outcome(module: str, qualname: str, stream: Any) -> bytes:
         return pickle.dumps(("foreign", (kind.__module__, kind.__name__, str(error), number, trace)))
 
 
-def _limit(memory_bytes: int | None, file_bytes: int | None) -> None:
+def limit(memory_bytes: int | None, file_bytes: int | None) -> None:
+    """Limits this process and what it starts: bytes of address space, bytes of a written file; no core files."""
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for kind, size in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_FSIZE, file_bytes)):
@@ -187,16 +188,17 @@ def _result(room: Path, code: int, name: str) -> Any:
             return value
         if kind == "error":
             raise value
-        _raise_foreign(*value)
+        raise_foreign(*value)
     stderr = _tail(room / _STDERR)
     if code < 0:
-        _raise_death(-code, stderr, name)
+        raise_death(-code, stderr, name)
     if _MEMORY_SIGNS.search(stderr):
         raise LimitError(f"{name} needs more memory than the limit")
     raise ModelError(f"{name} ended with exit code {code}: {_last_line(stderr)}")
 
 
-def _raise_foreign(module: str, name: str, message: str, number: int | None, trace: str) -> NoReturn:
+def raise_foreign(module: str, name: str, message: str, number: int | None, trace: str) -> NoReturn:
+    """Raises what an exception in a child means here, by its class, text and errno; its traceback becomes a note."""
     line = sanitise(message)
     if name == "MemoryError" or number == errno.ENOMEM or _MEMORY_SIGNS.search(message):
         raise LimitError(f"not enough memory within the limit ({line or name})")
@@ -211,7 +213,8 @@ def _raise_foreign(module: str, name: str, message: str, number: int | None, tra
     raise error
 
 
-def _raise_death(number: int, stderr: str, name: str) -> NoReturn:
+def raise_death(number: int, stderr: str, name: str) -> NoReturn:
+    """Raises what the death of a child by a signal means: a crash on this model, or a limit."""
     try:
         label = signal.Signals(number).name
     except ValueError:

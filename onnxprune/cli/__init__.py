@@ -54,8 +54,7 @@ def fail(message: str, exit_code: int, shown: BaseException | None = None) -> in
     if shown is not None:
         import traceback
 
-        remote = getattr(shown, "remote_traceback", "")
-        sys.stderr.write(remote or "".join(traceback.format_exception(shown)))
+        sys.stderr.write("".join(traceback.format_exception(shown)))
     sys.stderr.write(f"error: {one_line(message)}\n")
     return exit_code
 

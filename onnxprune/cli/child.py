@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO
 
+from onnxprune import sandbox
 from onnxprune.cli import signals
-from onnxprune.errors import LimitError, OnnxpruneError
+from onnxprune.errors import OnnxpruneError
 
 
 class PipeProgress:
@@ -48,24 +49,15 @@ def main() -> None:
     sys.excepthook = _hook(pipe)
     message = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, args=(sys.stdin,), daemon=True).start()
-    _limit(message["memory"])
+    # A file over a limit shall be an OSError that can be reported, not a signal that kills.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    sandbox.limit(message["memory"], None)
     pipe.send("result", value=_run(message["task"], message["request"], pipe))
 
 
 def _run(task: str, request: Mapping[str, Any], pipe: PipeProgress) -> Any:
-    from onnxprune.cli import tasks
-
-    return tasks.TASKS[task](request, pipe)
-
-
-def _limit(memory: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # A file over the limit or a full disk shall be an OSError that can be reported, not a signal that kills.
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    if memory is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        allowed = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    module, _, function = task.partition(":")
+    return getattr(importlib.import_module(module), function)(request, pipe)
 
 
 def _leave_with_parent(lifeline: TextIO) -> None:
@@ -76,23 +68,11 @@ def _leave_with_parent(lifeline: TextIO) -> None:
 
 def _hook(pipe: PipeProgress) -> Any:
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        told = _known(error)
         text = "".join(traceback.format_exception(kind, error, trace))
-        pipe.send("error", **{"class": type(told).__name__, "message": str(told), "traceback": text})
+        if isinstance(error, OnnxpruneError):
+            pipe.send("error", trace=text, message=str(error), **{"class": kind.__name__})
+            return
+        number = error.errno if isinstance(error, OSError) else None
+        pipe.send("foreign", exception=[kind.__module__, kind.__name__, str(error), number, text])
 
     return tell
-
-
-def _known(error: BaseException) -> BaseException:
-    """Returns the error in terms of `onnxprune.errors` where it can be told, else one that exits with 1."""
-    from onnxprune.errors import FileSystemError
-
-    if isinstance(error, OnnxpruneError):
-        return error
-    if isinstance(error, MemoryError):
-        return LimitError("out of memory; raise --max-memory or give a smaller model or less data")
-    if isinstance(error, OSError) and error.filename is not None:
-        return FileSystemError(f"{error.filename}: {error.strerror}")
-    if isinstance(error, OSError) and error.errno is not None:
-        return FileSystemError(f"{error.strerror}")
-    return OnnxpruneError(f"internal error ({type(error).__name__}: {error}); run with --debug and report it")

@@ -76,7 +76,7 @@ class Job:
         memory = self._given["max_memory"] or supervise.default_memory(*self._reads.values())
         try:
             result = supervise.run(
-                self._task,
+                f"onnxprune.cli.tasks:{self._task}",
                 request,
                 progress=self._progress,
                 limits=supervise.Limits(memory, self._given["timeout"]),

@@ -19,10 +19,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
-from onnxprune import errors
-from onnxprune.errors import LimitError, ModelError, OnnxpruneError
+from onnxprune import errors, sandbox
+from onnxprune.errors import LimitError, OnnxpruneError
 from onnxprune.progress import Progress, one_line, seconds_text
 from onnxprune.units import bytes_text
 
@@ -30,11 +30,6 @@ _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from onnxprune
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.25
 _STDERR_LINES = 400
-_OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory")
-
-
-class InternalError(OnnxpruneError):
-    """Something that should not happen did: exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,10 @@ def _size(path: Path) -> int:
 def run(
     task: str, request: Mapping[str, Any], *, progress: Progress, limits: Limits, scratch: Path, debug: bool = False
 ) -> dict[str, Any]:
-    """Runs `tasks.<task>(request)` in a child process and returns its result.
+    """Runs the task `module:function` on the request in a child process and returns its result.
 
-    `scratch` takes its temporary files. Raises what the task raised (its class, its one line), LimitError where a limit
-    was reached, and ModelError where native code died on the model.
+    `scratch` takes its temporary files. Raises what the task raised where that is an OnnxpruneError, LimitError where a
+    limit was reached, and ModelError where foreign code failed or died on the model.
     """
     child = _Child(task, request, limits, scratch)
     try:
@@ -87,7 +82,7 @@ class _Child:
         self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         events, write_end = os.pipe()
         self._events: BinaryIO = os.fdopen(events, "rb")
-        environment = {**os.environ, "TMPDIR": str(scratch)}
+        environment = {**sandbox.clean_environment(), "TMPDIR": str(scratch)}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), str(write_end)],
@@ -126,33 +121,29 @@ class _Child:
                     continue
                 chunk = os.read(self._events.fileno(), 1 << 16)
                 if not chunk:
-                    break
+                    self._raise_death()
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
                     result = _tell(json.loads(line), progress)
                     if result is not None:
                         return result
-        raise self._death()
 
     def _check_limits(self) -> None:
         self._peak = max(self._peak, _virtual_peak(self._process.pid))
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise LimitError(f"not finished within --timeout {seconds_text(self._limits.seconds or 0)}; raise it")
 
-    def _death(self) -> OnnxpruneError:
-        """Returns the error for a child that ended without a word."""
+    def _raise_death(self) -> NoReturn:
+        """Raises the error for a child that ended without a word."""
         code = self._process.wait()
         self._drain.join(_GRACE_SECONDS)
-        said = "".join(self.stderr)
         limit = self._limits.memory
-        full = limit is not None and self._peak > limit // 2
-        if full or code == -signal.SIGKILL or any(text in said for text in _OUT_OF_MEMORY):
-            allowed = "" if limit is None else f" ({bytes_text(limit)} allowed; raise it with --max-memory)"
-            return LimitError(f"out of memory{allowed}")
+        if limit is not None and self._peak > limit // 2:
+            raise LimitError(f"out of memory ({bytes_text(limit)} of address space allowed); raise --max-memory")
+        said = "".join(self.stderr)
         if code < 0:
-            return ModelError(f"native code crashed on this model ({signal.Signals(-code).name}); it cannot be used")
-        last = one_line(self.stderr[-1]) if self.stderr else "no message"
-        return InternalError(f"the working process ended with exit code {code}: {last}")
+            sandbox.raise_death(-code, said, "native code")
+        raise RuntimeError(f"the working process ended with exit code {code}: {said.strip()[-300:]}")
 
     def stop(self) -> None:
         """Ends the child and whatever it started: asked first, then killed."""
@@ -196,15 +187,12 @@ def _tell(event: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
     elif kind == "table":
         progress.table(event["rows"])
     elif kind == "error":
-        raise _rebuilt(event)
+        error: OnnxpruneError = getattr(errors, event["class"])(event["message"])
+        error.add_note(event["trace"])
+        raise error
+    elif kind == "foreign":
+        sandbox.raise_foreign(*event["exception"])
     elif kind == "result":
         result: dict[str, Any] = event["value"]
         return result
     return None
-
-
-def _rebuilt(event: dict[str, Any]) -> OnnxpruneError:
-    known = getattr(errors, event["class"], InternalError)
-    error: OnnxpruneError = known(event["message"])
-    error.__dict__["remote_traceback"] = event["traceback"]
-    return error

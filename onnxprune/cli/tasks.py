@@ -5,13 +5,12 @@ Every task takes a request of plain JSON data and gives back plain JSON data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from onnxprune.progress import Progress
 
 Request = Mapping[str, Any]
-Task = Callable[[Request, Progress], Any]
 
 
 def compress(request: Request, progress: Progress) -> Any:
@@ -49,12 +48,3 @@ def compare(request: Request, progress: Progress) -> Any:
     from onnxprune import api
 
     return api.compare(request["original"], request["compressed"], progress=progress, **request["options"])
-
-
-TASKS: Mapping[str, Task] = {
-    "compress": compress,
-    "prune": prune,
-    "analyze": analyze,
-    "bench": bench,
-    "compare": compare,
-}
