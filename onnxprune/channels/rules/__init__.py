@@ -1,0 +1,31 @@
+"""The rules, one module a family. A module registers its rules when it is imported; this list is the only one."""
+
+from onnxprune.channels.rules import (
+    convolution,
+    elementwise,
+    joining,
+    normalization,
+    pooling,
+    product,
+    quantization,
+    reduction,
+    repetition,
+    resampling,
+    reshaping,
+    selection,
+)
+
+__all__ = [
+    "convolution",
+    "elementwise",
+    "joining",
+    "normalization",
+    "pooling",
+    "product",
+    "quantization",
+    "reduction",
+    "repetition",
+    "resampling",
+    "reshaping",
+    "selection",
+]

@@ -1,0 +1,132 @@
+"""Chooses which digit of each reshaped block may lose elements: heads or head dimensions, channels or positions.
+
+Blocks that share axes have to agree: a digit chosen in one keeps the other digits' axes whole everywhere. Axes connected
+by ties form a component; deciding a block makes the components of its other axes whole, which may leave a neighbouring
+block a single choice. Each block is decided once, so the work is linear.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onnxprune.channels.collect import Block
+from onnxprune.channels.factors import Atom, atoms, digits
+from onnxprune.channels.links import Ints
+
+ROLE_ORDER = {"head": {"head": 2, "": 1, "head_dim": 0}, "head_dim": {"head_dim": 2, "": 1, "head": 0}}
+
+
+class Choice(NamedTuple):
+    """The digit of a block that may vary; None where none can, and then all its axes stay whole."""
+
+    block: Block
+    atom: Atom | None
+
+
+class Facts(NamedTuple):
+    """What is known before any block is decided. Axes by number.
+
+    component: coarse component of each axis; pinned: whether all its elements are pinned; created: whether a component
+    holds an axis that a node makes by itself; role: head or head_dim by component; labels: class of each element of an
+    axis; free: whether a class is not pinned.
+    """
+
+    sizes: list[int]
+    component: Ints
+    pinned: np.ndarray
+    created: set[int]
+    role: dict[int, str]
+    labels: Callable[[int], Ints]
+    free: np.ndarray
+
+
+class _State:
+    def __init__(self, blocks: list[Block], facts: Facts, granularity: str) -> None:
+        self.facts = facts
+        self.order = ROLE_ORDER[granularity]
+        self.blocks = blocks
+        self.atoms = [
+            atoms([facts.sizes[a] for a in block.left], [facts.sizes[b] for b in block.right]) for block in blocks
+        ]
+        self.whole: set[int] = set()
+        self.chosen: dict[int, Atom | None] = {}
+        self.members: dict[int, list[int]] = {}
+        for number, block in enumerate(blocks):
+            for component in {int(facts.component[a]) for a in (*block.left, *block.right)}:
+                self.members.setdefault(component, []).append(number)
+
+    def options(self, number: int, *, coarse: bool = True) -> list[Atom]:
+        found = []
+        for atom in self.atoms[number]:
+            axes = self.axes(number, atom)
+            if not any(self.facts.pinned[axis] for axis in axes) and not (
+                coarse and any(int(self.facts.component[axis]) in self.whole for axis in axes)
+            ):
+                found.append(atom)
+        return found
+
+    def axes(self, number: int, atom: Atom) -> tuple[int, int]:
+        block = self.blocks[number]
+        return block.left[atom.left], block.right[atom.right]
+
+    def decide(self, number: int) -> set[int]:
+        """Fixes the choice of a block; returns the blocks whose options may have shrunk."""
+        options = self.options(number) or self.options(number, coarse=False)
+        atom = max(options, key=lambda each: self._worth(number, each), default=None)
+        self.chosen[number] = atom
+        varying = set(self.axes(number, atom)) if atom is not None else set()
+        block, touched = self.blocks[number], set()
+        spared = {int(self.facts.component[axis]) for axis in varying}
+        for axis in {*block.left, *block.right} - varying:
+            component = int(self.facts.component[axis])
+            if component not in self.whole and component not in spared:
+                self.whole.add(component)
+                touched.update(self.members[component])
+        return touched - self.chosen.keys()
+
+    def _worth(self, number: int, atom: Atom) -> tuple[int, bool, int]:
+        """Wanted role first, then digits that weights can make, then the most units."""
+        axes = self.axes(number, atom)
+        components = [int(self.facts.component[axis]) for axis in axes]
+        role = next((self.facts.role[c] for c in components if c in self.facts.role), "")
+        created = any(c in self.facts.created for c in components)
+        return self.order[role], not created, min(self._units(axes[0], atom, 0), self._units(axes[1], atom, 1))
+
+    def _units(self, axis: int, atom: Atom, side: int) -> int:
+        """How many units the digit has, given what is tied already."""
+        stride = (atom.left_stride, atom.right_stride)[side]
+        labels = self.facts.labels(axis)
+        digit = digits(len(labels), stride, atom.size)
+        classes, inverse = np.unique(labels, return_inverse=True)
+        nodes = atom.size + len(classes)
+        edges = coo_array((np.ones(len(digit), np.int8), (digit, inverse + atom.size)), shape=(nodes, nodes))
+        count, group = connected_components(edges, directed=False)
+        blocked = np.unique(group[atom.size :][~self.facts.free[classes]])
+        return int(count - len(blocked))
+
+
+def choose(blocks: list[Block], facts: Facts, granularity: str) -> list[Choice]:
+    """A choice for every block, forced ones first, the rest in graph order."""
+    state = _State(blocks, facts, granularity)
+    forced = deque(number for number in range(len(blocks)) if len(state.options(number)) <= 1)
+    for number in range(len(blocks)):
+        while forced:
+            _settle(state, forced.popleft(), forced)
+        _settle(state, number, forced)
+    while forced:
+        _settle(state, forced.popleft(), forced)
+    return [Choice(block, state.chosen[number]) for number, block in enumerate(blocks)]
+
+
+def _settle(state: _State, number: int, forced: deque[int]) -> None:
+    if number in state.chosen:
+        return
+    for neighbour in state.decide(number):
+        if len(state.options(neighbour)) <= 1:
+            forced.append(neighbour)

@@ -1,0 +1,166 @@
+"""Gathers the links of all nodes into flat tables of axes, ties and pins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import onnx_graphsurgeon as gs
+
+import onnxprune.channels.rules  # noqa: F401  (registers the rules)
+from onnxprune import ir
+from onnxprune.channels.facts import is_weight
+from onnxprune.channels.links import AxisKey, AxisRef, Contract, Inexact, Ints, OpLinks, Pin, Produce, Role, Tie
+from onnxprune.channels.registry import links_of
+
+
+class AxisTie(NamedTuple):
+    """Element j of axis `b` is element index[j] of axis `a` (axis numbers), because of `node`."""
+
+    a: int
+    b: int
+    index: Ints | None
+    node: str
+
+
+class Block(NamedTuple):
+    """Axes on two sides of a reshape whose joint elements are the same."""
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    node: str
+
+
+class AxisPin(NamedTuple):
+    """Elements of an axis (None: all) that stay."""
+
+    axis: int
+    elements: Ints | None
+    reason: str
+
+
+class Production(NamedTuple):
+    axis: int
+    kind: str
+
+
+class Summation(NamedTuple):
+    axis: int
+    node: str
+
+
+@dataclass
+class Tables:
+    """Axes with static sizes, numbered in the order of first use, and everything that links say about them."""
+
+    number: dict[AxisKey, int] = field(default_factory=dict)
+    keys: list[AxisKey] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    ties: list[AxisTie] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    pins: list[AxisPin] = field(default_factory=list)
+    produced: list[Production] = field(default_factory=list)
+    summed: list[Summation] = field(default_factory=list)
+    inexact: list[int] = field(default_factory=list)
+    roles: list[tuple[int, str]] = field(default_factory=list)
+
+    def axis(self, tensor: str, axis: int, size: int) -> int:
+        """The number of an axis, new or known."""
+        key = (tensor, axis)
+        if key not in self.number:
+            self.number[key] = len(self.keys)
+            self.keys.append(key)
+            self.sizes.append(size)
+        return self.number[key]
+
+    def pin_tensor(self, tensor: gs.Tensor, reason: str) -> None:
+        """Pins every static axis of a tensor."""
+        for axis, dim in enumerate(tensor.shape or ()):
+            if isinstance(dim, int):
+                self.pins.append(AxisPin(self.axis(tensor.name, axis, dim), None, reason))
+
+    def add(self, op: OpLinks) -> None:
+        """Takes over the links of one node; axes that none of them mentions are pinned."""
+        mentioned = op.mentioned()
+        for operand in op.operands():
+            for axis, dim in enumerate(operand.shape or ()):
+                if not isinstance(dim, int):
+                    continue
+                number = self.axis(operand.name, axis, dim)
+                if (operand.name, axis) not in mentioned:
+                    reason = op.barrier or "this axis keeps its size"
+                    self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: {reason}"))
+        for link in op.links:
+            if isinstance(link, Tie):
+                self._add_tie(link, op)
+            elif isinstance(link, Pin):
+                for number in self._numbers(link.axis):
+                    self.pins.append(AxisPin(number, link.elements, f"{op.op} {op.node}: {link.reason}"))
+            else:
+                for number in self._numbers(link[0]):
+                    self._mark(link, number, op.node)
+
+    def _add_tie(self, tie: Tie, op: OpLinks) -> None:
+        left, right = self._numbers(tie.a), self._numbers(tie.b)
+        if len(tie.a.axes) + len(tie.b.axes) > 2:
+            self.blocks.append(Block(left, right, f"{op.op} {op.node}"))
+        elif left and right:
+            self.ties.append(AxisTie(left[0], right[0], tie.index, f"{op.op} {op.node}"))
+        else:  # a static axis meets a dynamic one
+            for number in (*left, *right):
+                self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: it is paired with a dynamic axis"))
+
+    def _mark(self, link: Contract | Produce | Inexact | Role, number: int, node: str) -> None:
+        if isinstance(link, Contract):
+            self.summed.append(Summation(number, node))
+        elif isinstance(link, Produce):
+            self.produced.append(Production(number, link.kind))
+        elif isinstance(link, Inexact):
+            self.inexact.append(number)
+        else:
+            self.roles.append((number, link.kind))
+
+    def _numbers(self, ref: AxisRef) -> tuple[int, ...]:
+        found = (self.number.get((ref.tensor, axis)) for axis in ref.axes)
+        return tuple(number for number in found if number is not None)
+
+
+def collect(model: ir.Model, freeze: str | None = None) -> Tables:
+    """Runs every rule over the model, whose tensors carry shapes. `freeze` pins tensors and nodes by a regex."""
+    tables = Tables()
+    for tensor, reason in _fixed(model):
+        tables.pin_tensor(tensor, reason)
+    opsets: dict[str, int] = {}
+    for node in model.graph.nodes:
+        domain = ir.domain(node)
+        if domain not in opsets:
+            opsets[domain] = model.opset(domain)
+        tables.add(links_of(node, opsets[domain]))
+    if freeze:
+        _freeze(model, re.compile(freeze), tables)
+    return tables
+
+
+def _fixed(model: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
+    for tensor in model.graph.inputs:
+        what = "overridable initializer" if isinstance(tensor, gs.Constant) else "graph input"
+        yield tensor, f"{what} {tensor.name}"
+    for tensor in model.graph.outputs:
+        yield tensor, f"graph output {tensor.name}"
+    captured = ir.captured(model)
+    if captured:
+        for name, tensor in ir.tensors(model).items():
+            if name in captured:
+                yield tensor, f"{name} is used inside a subgraph"
+
+
+def _freeze(model: ir.Model, pattern: re.Pattern[str], tables: Tables) -> None:
+    for tensor in ir.tensors(model).values():
+        if pattern.search(tensor.name):
+            tables.pin_tensor(tensor, f"frozen by name: {tensor.name}")
+    for node in model.graph.nodes:
+        if node.name and pattern.search(node.name):
+            for tensor in (*filter(is_weight, node.inputs), *node.outputs):
+                tables.pin_tensor(tensor, f"frozen by name: {node.name}")

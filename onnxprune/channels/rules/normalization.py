@@ -1,0 +1,65 @@
+"""Normalisations with learned scale and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_graphsurgeon as gs
+
+from onnxprune.channels.facts import axis_of, integer, output, present, rank, ref, size
+from onnxprune.channels.links import Barrier, Inexact, Link, Pin, Tie
+from onnxprune.channels.registry import op_rule
+from onnxprune.channels.rules.alike import broadcast, pass_through
+
+
+@op_rule("BatchNormalization")
+def batch_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Scale, bias, mean, variance are per channel; each channel is on its own, also with training statistics."""
+    x = node.inputs[0]
+    yield from pass_through(x, node.outputs[0])
+    for parameter in (*node.inputs[1:], *node.outputs[1:]):
+        if parameter.name:
+            yield Tie(ref(x, 1), ref(parameter, 0))
+
+
+@op_rule("InstanceNormalization")
+def instance_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Statistics run over the spatial axes, which therefore keep their size."""
+    x, y = node.inputs[0], node.outputs[0]
+    yield from pass_through(x, y, (0, 1))
+    for parameter in node.inputs[1:]:
+        yield Tie(ref(x, 1), ref(parameter, 0))
+
+
+@op_rule("LayerNormalization", since=17)
+def layer_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Normalises over all axes from `axis` on: their size is in the formula."""
+    x = node.inputs[0]
+    first = axis_of(node, x, -1)
+    yield from pass_through(x, node.outputs[0])
+    yield from broadcast([p for p in (present(node, 1), present(node, 2)) if p is not None], x)
+    for statistic in (output(node, 1), output(node, 2)):
+        if statistic is not None:
+            yield from pass_through(x, statistic, range(first))
+    for axis in range(first, rank(x)):
+        if size(x, axis) is not None:
+            yield Inexact(ref(x, axis))
+
+
+@op_rule("LRN")
+def lrn(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Divides by a sum over neighbouring channels: removing one would shift the neighbourhood."""
+    x = node.inputs[0]
+    yield from pass_through(x, node.outputs[0])
+    yield Pin(ref(x, 1), f"LRN sums over {integer(node, 'size', 0)} neighbouring channels")
+
+
+@op_rule("LpNormalization")
+def lp_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    x = node.inputs[0]
+    axis = axis_of(node, x, -1)
+    if axis == rank(x):
+        raise Barrier(f"axis {axis} is outside of {x.name}")
+    yield from pass_through(x, node.outputs[0])
+    if size(x, axis) is not None:
+        yield Inexact(ref(x, axis))

@@ -1,0 +1,74 @@
+"""Matrix products: Gemm and MatMul, with a weight on either side or between two activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_graphsurgeon as gs
+
+from onnxprune.channels.facts import integer, is_weight, present, rank, ref, shape, size
+from onnxprune.channels.links import AxisRef, Contract, Link, Produce, Role, Tie
+from onnxprune.channels.registry import op_rule
+from onnxprune.channels.rules.alike import broadcast
+
+
+@op_rule("Gemm")
+def gemm(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Y = alpha * A' * B' + beta * C; C broadcasts to (M, N)."""
+    a, b = node.inputs[:2]
+    y, c = node.outputs[0], present(node, 2)
+    a_m, a_k = (1, 0) if integer(node, "transA", 0) else (0, 1)
+    b_k, b_n = (1, 0) if integer(node, "transB", 0) else (0, 1)
+    yield from _free(a, a_m, y, 0)
+    yield from _free(b, b_n, y, 1)
+    yield from _summed(a, a_k, b, b_k)
+    if c is not None:
+        yield from broadcast([c], y)
+
+
+@op_rule("MatMul")
+def matmul(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Numpy matmul. Between activations the leading axes are batched over (heads) and broadcast."""
+    a, b = node.inputs[:2]
+    y = node.outputs[0]
+    a_rank, b_rank, y_rank = rank(a), rank(b), rank(y)
+    a_k, b_k = a_rank - 1, max(b_rank - 2, 0)
+    if a_rank > 1:
+        yield from _free(a, a_rank - 2, y, y_rank - (2 if b_rank > 1 else 1))
+    if b_rank > 1:
+        yield from _free(b, b_rank - 1, y, y_rank - 1)
+    yield from _summed(a, a_k, b, b_k)
+    yield from _batch(a, b, y)
+    if not is_weight(a) and not is_weight(b) and size(b, b_k) is not None:
+        yield Role(ref(b, b_k), "head_dim")
+
+
+def _free(operand: gs.Tensor, axis: int, y: gs.Tensor, out: int) -> Iterator[Link]:
+    """An axis that only one operand has: kept in the output; a weight produces it."""
+    if size(operand, axis) is None and size(y, out) is None:
+        return
+    yield Tie(ref(operand, axis), ref(y, out))
+    if is_weight(operand):
+        yield Produce(ref(operand, axis), "neuron")
+
+
+def _summed(a: gs.Tensor, a_axis: int, b: gs.Tensor, b_axis: int) -> Iterator[Link]:
+    """The axis that is summed away; the contraction is named on the weight, else on the second operand."""
+    if size(a, a_axis) is None and size(b, b_axis) is None:
+        return
+    yield Tie(ref(b, b_axis), ref(a, a_axis))
+    yield Contract(ref(a, a_axis) if is_weight(a) and not is_weight(b) else ref(b, b_axis))
+
+
+def _batch(a: gs.Tensor, b: gs.Tensor, y: gs.Tensor) -> Iterator[Link]:
+    lead = rank(y) - max(min(rank(a), 2) + min(rank(b), 2) - 2, 0)
+    for operand in (a, b):
+        own = max(rank(operand) - 2, 0)
+        for axis in range(own):
+            out = axis + lead - own
+            dim = shape(operand)[axis]
+            if isinstance(dim, int) and dim != 1 and dim == shape(y)[out]:
+                axis_ref: AxisRef = ref(operand, axis)
+                yield Tie(axis_ref, ref(y, out))
+                if not is_weight(a) and not is_weight(b):
+                    yield Role(axis_ref, "head")

@@ -1,0 +1,81 @@
+"""Reshape, Flatten, Squeeze, Unsqueeze, Transpose: the same elements under other axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_graphsurgeon as gs
+
+from onnxprune.channels.cut import Cut, editable, shape_entries
+from onnxprune.channels.facts import attribute_ints, parameter, rank, ref, shape, size
+from onnxprune.channels.factors import blocks
+from onnxprune.channels.links import Barrier, Link, Tie
+from onnxprune.channels.registry import op_rule, resize_hook
+
+
+@op_rule("Reshape")
+def reshape(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Runs of axes with equal products share their elements, unless the target cannot be rewritten."""
+    target, y = node.inputs[1], node.outputs[0]
+    entries = shape_entries(target, rank(y))
+    fixed = {a for a, entry in enumerate(entries) if entry is None and not editable(target, a)}
+    yield from _regroup(node.inputs[0], y, fixed)
+
+
+@op_rule("Flatten")
+def flatten(node: gs.Node, opset: int) -> Iterator[Link]:
+    yield from _regroup(node.inputs[0], node.outputs[0], set())
+
+
+@op_rule("Squeeze", "Unsqueeze")
+def squeeze(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Axes of size 1 come and go; the others keep their order. The axes: attribute before 13, input since."""
+    x, y = node.inputs[0], node.outputs[0]
+    wide, narrow = (x, y) if node.op == "Squeeze" else (y, x)
+    axes = parameter(node, "axes", 1)
+    if axes is None:
+        if any(not isinstance(dim, int) for dim in shape(wide)):
+            raise Barrier("which axes have size 1 is not known")
+        axes = [a for a, dim in enumerate(shape(wide)) if dim == 1]
+    ones = {axis % rank(wide) for axis in axes}
+    rest = [a for a in range(rank(wide)) if a not in ones]
+    if len(rest) != rank(narrow):
+        raise Barrier(f"{node.op} leaves {len(rest)} axes, its operand has {rank(narrow)}")
+    for b, a in enumerate(rest):
+        if size(wide, a) is not None or size(narrow, b) is not None:
+            yield Tie(ref(wide, a), ref(narrow, b))
+
+
+@op_rule("Transpose")
+def transpose(node: gs.Node, opset: int) -> Iterator[Link]:
+    x, y = node.inputs[0], node.outputs[0]
+    order = attribute_ints(node, "perm") or list(range(rank(x)))[::-1]
+    for b, a in enumerate(order):
+        if size(x, a) is not None or size(y, b) is not None:
+            yield Tie(ref(x, a), ref(y, b))
+
+
+def _regroup(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
+    for left, right in blocks(shape(x), shape(y)):
+        wide_left = [a for a in left if shape(x)[a] != 1]
+        wide_right = [b for b in right if shape(y)[b] != 1]
+        dims = [shape(x)[a] for a in wide_left] + [shape(y)[b] for b in wide_right]
+        if not wide_left or not wide_right or not all(isinstance(dim, int) and dim > 0 for dim in dims):
+            continue
+        if not fixed.intersection(right):
+            yield Tie(ref(x, *wide_left), ref(y, *wide_right))
+
+
+@resize_hook("Reshape")
+def resize_reshape(node: gs.Node, opset: int, cut: Cut) -> None:
+    """Writes the new sizes; 0 (copied from the input) and -1 (inferred) say the right thing by themselves."""
+    x, y = node.inputs[0], node.outputs[0]
+    entries = shape_entries(node.inputs[1], rank(y))
+    sizes: dict[int, int] = {}
+    for axis, entry in enumerate(entries):
+        new = cut.size(y, axis)
+        copied = entry == 0 and axis < rank(x) and cut.size(x, axis) == new
+        if len(cut.gone(y, axis)) and entry != -1 and not copied and isinstance(new, int):
+            sizes[axis] = new
+    if sizes:
+        cut.set_shape(node, 1, sizes)
