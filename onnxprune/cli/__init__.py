@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return fail(_os_text(error), 8, error if debug else None)
     except MemoryError:
-        return fail("out of memory; a smaller --max-memory does not help, more memory or a smaller model does", 7)
+        return fail("out of memory", 7)
     except (KeyboardInterrupt, click.Abort):
-        return fail("interrupted; nothing was written", INTERRUPTED)
+        return fail("interrupted", INTERRUPTED)
     except signals.Terminated:
-        return fail("terminated; nothing was written", TERMINATED)
+        return fail("terminated", TERMINATED)
 
 
 def fail(message: str, exit_code: int, shown: BaseException | None = None) -> int:

@@ -44,8 +44,8 @@ class PipeProgress:
 def main() -> None:
     """Reads one request from stdin, runs its task and sends the result or the error."""
     pipe = PipeProgress(os.fdopen(int(sys.argv[2]), "wb"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signals.install(debug=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _hook(pipe)
     message = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, args=(sys.stdin,), daemon=True).start()

@@ -13,14 +13,19 @@ class Terminated(BaseException):
     """SIGTERM or SIGHUP arrived. Not an Exception, so that only what cleans up on the way out sees it."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+def _unwind(number: int, frame: FrameType | None) -> None:
+    """Unwinds the stack once; what cleans up on the way is not to be interrupted by a second signal."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Terminated
 
 
 def install(*, debug: bool) -> None:
-    """Makes SIGTERM unwind the stack, so that nothing is left behind, and unexpected exceptions one line."""
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    """Makes signals unwind the stack, so that nothing is left behind, and unexpected exceptions one line."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _unwind)
     if not debug:
         sys.excepthook = _one_line_hook
 

@@ -101,8 +101,10 @@ class _Child:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        self._process.stdin.flush()
+        # a child that died before it read anything is noticed where its events are read
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
 
     def _keep_stderr(self) -> None:
         assert self._process.stderr is not None
@@ -156,7 +158,8 @@ class _Child:
         self._drain.join(_GRACE_SECONDS)
         for stream in (self._process.stdin, self._process.stderr, self._events):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
