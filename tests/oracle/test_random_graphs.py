@@ -1,0 +1,48 @@
+"""Random graphs: whatever the channel graph calls prunable, pruning it must equal masking it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from graph_builder import SeededChooser
+from hypothesis import HealthCheck, given, settings
+from proving import prove_groups
+from random_graphs import random_feeds, random_model
+from strategies import models
+
+_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+def _prove(model: onnx.ModelProto) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    rng = np.random.default_rng(len(model.graph.node))
+    outcome = prove_groups(model, random_feeds(model, rng), rng)
+    assert outcome.failure is None, (outcome.failure, {k: np.flatnonzero(~v) for k, v in outcome.keep.items()})
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=_CHECKS)
+@given(model=models())
+def test_pruned_equals_masked(model: onnx.ModelProto) -> None:
+    _prove(model)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None, suppress_health_check=_CHECKS)
+@given(model=models(most=14))
+def test_pruned_equals_masked_deep(model: onnx.ModelProto) -> None:
+    _prove(model)
+
+
+def test_most_random_graphs_have_something_to_prune() -> None:
+    """A channel graph that freezes everything would pass all of the above."""
+    found = checked = 0
+    for seed in range(40):
+        model = random_model(SeededChooser(seed))
+        rng = np.random.default_rng(seed)
+        outcome = prove_groups(model, random_feeds(model, rng), rng)
+        assert outcome.failure is None, (seed, outcome.failure)
+        found += outcome.groups > 0
+        checked += outcome.checked
+    assert found >= 28, f"only {found} of 40 graphs have a group"
+    assert checked >= 60
