@@ -19,13 +19,6 @@ def test_one_line_escapes_what_could_steer_a_terminal() -> None:
 def test_seconds_text() -> None:
     spans = [seconds_text(seconds) for seconds in (0.04, 9.94, 9.96, 59.4, 59.6, 3605)]
     assert spans == ["0.0s", "9.9s", "10s", "59s", "1m00s", "1h00m"]
-        "0.0s",
-        "9.9s",
-        "10s",
-        "59s",
-        "1m00s",
-        "1h00m",
-    ]
 
 
 def test_plain_lines_when_verbose() -> None:
