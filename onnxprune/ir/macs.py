@@ -1,9 +1,13 @@
-"""Multiply-accumulate operations of a model for given shapes."""
+"""Multiply-accumulate operations of a model, counted from the concrete shapes of its tensors.
+
+One multiply-accumulate for each product that an operator sums: convolutions, matrix products, recurrent cells and
+attention. Elementwise operators, normalisations and pools count nothing, as is usual.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -11,23 +15,123 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.query import attribute
 
 Shapes = Mapping[str, Sequence[int]]
+_STANDARD = ("", "ai.onnx", None)
 
 
 def macs(model: Model, shapes: Shapes) -> int:
-    """Multiply-accumulates of one run."""
+    """Multiply-accumulates of one run with these shapes (see `shapes_for`). Subgraphs are not counted."""
     return sum(node_macs(node, shapes) for node in model.graph.nodes)
 
 
 def node_macs(node: gs.Node, shapes: Shapes) -> int:
-    """Multiply-accumulates of one node; 0 for operators that do not contract."""
-    out = shapes.get(node.outputs[0].name) if node.outputs else None
-    operands = [shapes.get(tensor.name) for tensor in node.inputs[:2]]
-    if out is None or len(operands) < 2 or operands[0] is None or operands[1] is None:
+    """Multiply-accumulates of one node; 0 for operators that sum no products, and where a shape is not known."""
+    count = _COUNTERS.get(node.op)
+    if count is None:
         return 0
-    if node.op == "Conv":
-        return math.prod(out) * math.prod(operands[1][1:])
-    if node.op == "MatMul":
-        return math.prod(out) * operands[0][-1]
-    if node.op == "Gemm":
-        return math.prod(out) * operands[0][0 if attribute(node, "transA", 0) else 1]
-    return 0
+    try:
+        return count(node, shapes)
+    except (KeyError, IndexError):
+        return 0
+
+
+def _input(node: gs.Node, index: int, shapes: Shapes) -> Sequence[int]:
+    return shapes[node.inputs[index].name]
+
+
+def _output(node: gs.Node, shapes: Shapes) -> Sequence[int]:
+    return shapes[node.outputs[0].name]
+
+
+def _conv(weight: int) -> Callable[[gs.Node, Shapes], int]:
+    return lambda node, shapes: math.prod(_output(node, shapes)) * math.prod(_input(node, weight, shapes)[1:])
+
+
+def _conv_transpose(node: gs.Node, shapes: Shapes) -> int:
+    return math.prod(_input(node, 0, shapes)) * math.prod(_input(node, 1, shapes)[1:])
+
+
+def _gemm(node: gs.Node, shapes: Shapes) -> int:
+    contracted = _input(node, 0, shapes)[0 if attribute(node, "transA", 0) else 1]
+    return math.prod(_output(node, shapes)) * contracted
+
+
+def _matmul(node: gs.Node, shapes: Shapes) -> int:
+    left = _input(node, 0, shapes)
+    contracted = left[-2] if attribute(node, "transA", 0) and len(left) > 1 else left[-1]
+    return math.prod(_output(node, shapes)) * contracted
+
+
+def _matmul_nbits(node: gs.Node, shapes: Shapes) -> int:
+    return math.prod(_output(node, shapes)) * int(attribute(node, "K", 0))
+
+
+def _einsum(node: gs.Node, shapes: Shapes) -> int:
+    """Product of all label sizes, once for every pair of operands; a single operand multiplies nothing."""
+    terms = str(attribute(node, "equation", "")).replace(" ", "").split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for index, term in enumerate(terms):
+        shape = list(_input(node, index, shapes))
+        letters = len(term.replace("...", ""))
+        spread = [f".{place}" for place in range(letters - len(shape), 0)]
+        before, _, after = term.partition("...")
+        for label, size in zip([*before, *spread, *after], shape, strict=False):
+            sizes[label] = max(sizes.get(label, 1), size)
+    return (len(terms) - 1) * math.prod(sizes.values())
+
+
+def _recurrent(node: gs.Node, shapes: Shapes) -> int:
+    steps_and_batch = math.prod(_input(node, 0, shapes)[:2])
+    return steps_and_batch * (math.prod(_input(node, 1, shapes)) + math.prod(_input(node, 2, shapes)))
+
+
+def _attention(node: gs.Node, shapes: Shapes) -> int:
+    """ai.onnx Attention (opset 23) on Q, K, V of rank 4 (batch, heads, length, size) or 3 (batch, length, hidden)."""
+    if node.domain not in _STANDARD:
+        return _projected_attention(node, shapes)
+    query, key, value = (_input(node, index, shapes) for index in range(3))
+    if len(query) == 4:
+        return query[0] * query[1] * query[2] * key[2] * (query[3] + value[3])
+    heads, kv_heads = int(attribute(node, "q_num_heads", 1)), int(attribute(node, "kv_num_heads", 1))
+    return query[0] * query[1] * key[1] * (query[2] + value[2] * heads // kv_heads)
+
+
+def _projected_attention(node: gs.Node, shapes: Shapes) -> int:
+    """com.microsoft Attention: the projection of Q, K and V in one weight, then both products over the sequence."""
+    batch, length = _input(node, 0, shapes)[:2]
+    hidden = _output(node, shapes)[-1]
+    return batch * length * math.prod(_input(node, 1, shapes)) + 2 * batch * length * length * hidden
+
+
+def _multi_head_attention(node: gs.Node, shapes: Shapes) -> int:
+    """com.microsoft MultiHeadAttention on Q (batch, length, hidden) and K, V of rank 3 or 4."""
+    batch, length, hidden = _input(node, 0, shapes)[:3]
+    key = _input(node, 1, shapes)
+    return batch * length * (key[2] if len(key) == 4 else key[1]) * (hidden + _output(node, shapes)[-1])
+
+
+_COUNTERS: dict[str, Callable[[gs.Node, Shapes], int]] = {
+    "Attention": _attention,
+    "Conv": _conv(1),
+    "ConvInteger": _conv(1),
+    "ConvTranspose": _conv_transpose,
+    "DeformConv": _conv(1),
+    "DynamicQuantizeMatMul": _matmul,
+    "Einsum": _einsum,
+    "FusedConv": _conv(1),
+    "FusedGemm": _gemm,
+    "FusedMatMul": _matmul,
+    "GRU": _recurrent,
+    "Gemm": _gemm,
+    "LSTM": _recurrent,
+    "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "MatMulIntegerToFloat": _matmul,
+    "MatMulNBits": _matmul_nbits,
+    "MultiHeadAttention": _multi_head_attention,
+    "NhwcFusedConv": _conv(1),
+    "QAttention": _projected_attention,
+    "QGemm": _gemm,
+    "QLinearConv": _conv(3),
+    "QLinearMatMul": _matmul,
+    "RNN": _recurrent,
+}

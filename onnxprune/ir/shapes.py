@@ -4,46 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
+from onnxprune import sandbox
 from onnxprune.errors import ModelError
-from onnxprune.ir import exporter, types
+from onnxprune.ir import light, trial, types
+from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
-from onnxprune.ir.query import feed_inputs
+from onnxprune.ir.query import domain, feed_inputs
 
-_WEIGHT_ELEMENTS = 1024
-
-
-def light_proto(model: Model) -> onnx.ModelProto:
-    """The model with its large weights turned into graph inputs of the same type: all that type inference needs."""
-    heavy: list[gs.Constant] = []
-
-    def emit(constant: gs.Constant) -> onnx.TensorProto:
-        if int(np.prod(constant.shape, dtype=np.float64)) <= _WEIGHT_ELEMENTS:
-            return exporter.tensor_proto(constant)
-        heavy.append(constant)
-        return onnx.TensorProto()
-
-    proto = exporter.assemble(model, emit)
-    kept = [tensor for tensor in proto.graph.initializer if tensor.data_type]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    inputs = {info.name for info in proto.graph.input}
-    for constant in heavy:
-        if constant.name not in inputs:
-            proto.graph.input.append(types.value_info(constant.name, constant.export_dtype, list(constant.shape), None))
-    return proto
+_PROBE_SECONDS = 120.0
+# Outputs that have no shape, whatever type inference could find out about them
+_NO_TENSORS = ("Sequence", "SplitToSequence", "Optional", "ZipMap", "ConcatFromSequence")
 
 
 def infer_shapes(model: Model) -> None:
     """Fills dtype and shape of the graph's Variables by ONNX shape inference, in place.
 
     What is recorded already stays unless inference knows better. Operators without inference leave theirs as they are.
+    Values are not propagated (an untrusted model could ask for any memory that way), so shapes that are computed at run
+    time stay symbolic: `shapes_for` finds those. Raises ModelError when types or shapes contradict each other.
     """
-    inferred = _infer(light_proto(model), "infer shapes")
+    check_functions(model.header, (node.op for node in model.graph.nodes))
+    inferred = _infer(light.typed(model))
     known = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
     for tensor in model.all_tensors():
         if isinstance(tensor, gs.Variable) and tensor.name in known:
@@ -53,23 +38,24 @@ def infer_shapes(model: Model) -> None:
                 tensor.shape = shape if shape is not None else tensor.shape
 
 
-def _infer(proto: onnx.ModelProto, task: str) -> onnx.ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=False)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise ModelError(f"cannot {task}: {' '.join(str(error).split())[:300]}") from error
-
-
 def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """The concrete shape of every tensor when the inputs have the given shapes.
 
-    Inputs that are not named keep their static shape. Raises ModelError when a shape does not fit the model's inputs.
+    Static inference first; what depends on shape arithmetic is found by running the graph once in the sandbox, with zero
+    weights, on zeros, returning shapes only. Shapes that depend on values (NonZero) are those of such a run. Sequences,
+    maps and optionals have no shape and are left out. Inputs that are not named keep their declared shape, with 1 for
+    symbolic dimensions. Raises ModelError when a shape does not fit the model.
     """
     fixed = model.copy()
     _set_inputs(fixed, inputs)
     clear_shapes(fixed)
     infer_shapes(fixed)
-    return {tensor.name: tuple(int(dim) for dim in tensor.shape) for tensor in fixed.all_tensors() if is_static(tensor)}
+    found = {tensor.name: tensor for tensor in fixed.all_tensors()}
+    shapes = {name: tuple(int(dim) for dim in tensor.shape) for name, tensor in found.items() if is_static(tensor)}
+    unknown = [name for name, tensor in found.items() if name not in shapes and _is_tensor(tensor)]
+    if unknown:
+        shapes.update(zip(unknown, _probe(fixed, unknown), strict=True))
+    return {name: shapes[name] for name in found if name in shapes}
 
 
 def is_static(tensor: gs.Tensor) -> bool:
@@ -85,17 +71,43 @@ def clear_shapes(model: Model) -> None:
             tensor.shape = None
 
 
+def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=False)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelError(f"the model's shapes do not fit: {sandbox.sanitise(str(error))}") from error
+
+
+def _probe(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
+    feeds = {tensor.name: (str(tensor.dtype), tuple(tensor.shape)) for tensor in feed_inputs(model)}
+    try:
+        small = light.shape_probe(model, names, weights=False).SerializeToString()
+        return sandbox.call(trial.output_shapes, small, feeds, seconds=_PROBE_SECONDS)
+    except ModelError:
+        # some kernels insist on constant weights; the whole model says it then, or gives the real reason
+        whole = light.shape_probe(model, names, weights=True).SerializeToString()
+        return sandbox.call(trial.output_shapes, whole, feeds, seconds=_PROBE_SECONDS)
+
+
+def _is_tensor(tensor: gs.Tensor) -> bool:
+    if getattr(tensor, "type", "tensor_type") != "tensor_type":
+        return False
+    return all(domain(node) or not node.op.startswith(_NO_TENSORS) for node in tensor.inputs) and not any(
+        node.op == "ZipMap" for node in tensor.inputs
+    )
+
+
 def _set_inputs(model: Model, inputs: Mapping[str, Sequence[int]]) -> None:
     by_name = {tensor.name: tensor for tensor in feed_inputs(model)}
-    for name, shape in inputs.items():
-        tensor = by_name.get(name)
-        if tensor is None:
+    for name in inputs:
+        if name not in by_name:
             raise ModelError(f"the model has no input {name!r}; its inputs are {', '.join(by_name)}")
+    for name, tensor in by_name.items():
         declared = tensor.shape
-        fits = declared is None or (
-            len(declared) == len(shape)
-            and all(not isinstance(dim, int) or dim == size for dim, size in zip(declared, shape, strict=True))
-        )
-        if not fits:
-            raise ModelError(f"input {name!r} of shape {declared} cannot take shape {list(shape)}")
+        shape = list(inputs.get(name, [dim if isinstance(dim, int) else 1 for dim in declared or []]))
+        pairs = zip(declared or [], shape, strict=False)
+        if declared is not None and (
+            len(declared) != len(shape) or any(isinstance(dim, int) and dim != size for dim, size in pairs)
+        ):
+            raise ModelError(f"input {name!r} of shape {declared} cannot take shape {shape}")
         tensor.shape = [int(dim) for dim in shape]

@@ -59,7 +59,8 @@ def says(info: onnx.ValueInfoProto, dtype: Any, shape: Sequence[Dim] | None) -> 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     which = dim.WhichOneof("value")
     if which == "dim_value":
-        return int(dim.dim_value)
+        # Paddle writes -1 where the format wants nothing
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
     return str(dim.dim_param) if which == "dim_param" else None
 
 

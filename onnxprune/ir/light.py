@@ -1,0 +1,70 @@
+"""Small stand-ins of a model for questions that do not depend on its weights: types and shapes stay, values go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from onnxprune.ir import exporter, types
+from onnxprune.ir.model import Model
+
+_WEIGHT_ELEMENTS = 1024
+_PROBE = "onnxprune.shape."
+
+
+def typed(model: Model) -> onnx.ModelProto:
+    """The model with its large weights as graph inputs of the same type: what type inference needs, at any model size."""
+    proto, heavy = _without_weights(model)
+    inputs = {info.name for info in proto.graph.input}
+    for constant in heavy:
+        if constant.name not in inputs:
+            proto.graph.input.append(types.value_info(constant.name, constant.export_dtype, list(constant.shape), None))
+    return proto
+
+
+def shape_probe(model: Model, names: Sequence[str], *, weights: bool) -> onnx.ModelProto:
+    """A model that runs like this one and whose outputs are the shapes of the named tensors, as int64 vectors.
+
+    Without `weights`, the large ones are zeros made at run time.
+    """
+    proto, heavy = (exporter.to_proto(model), []) if weights else _without_weights(model)
+    graph = proto.graph
+    for constant in heavy:
+        shape = onnx.numpy_helper.from_array(np.array(constant.shape, np.int64), f"{_PROBE}of.{constant.name}")
+        value = onnx.numpy_helper.from_array(np.zeros(1, constant.dtype))
+        graph.initializer.append(shape)
+        graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", [shape.name], [constant.name], value=value))
+    made = {constant.name for constant in heavy}
+    inputs = [info for info in graph.input if info.name not in made]
+    del graph.input[:], graph.output[:], graph.value_info[:]
+    graph.input.extend(inputs)
+    for index, name in enumerate(names):
+        graph.node.append(onnx.helper.make_node("Shape", [name], [f"{_PROBE}{index}"]))
+        graph.output.append(onnx.helper.make_tensor_value_info(f"{_PROBE}{index}", TensorProto.INT64, [None]))
+    if not model.opset():
+        proto.opset_import.append(onnx.helper.make_opsetid("", 13))
+    return proto
+
+
+def _without_weights(model: Model) -> tuple[onnx.ModelProto, list[gs.Constant]]:
+    heavy: list[gs.Constant] = []
+    fillable = model.opset() >= 9
+
+    def emit(constant: gs.Constant) -> onnx.TensorProto:
+        numeric = np.dtype(constant.export_dtype).kind in "fiub" if constant._export_dtype is None else False
+        if math.prod(constant.shape) <= _WEIGHT_ELEMENTS or not (numeric and fillable):
+            return exporter.tensor_proto(constant)
+        heavy.append(constant)
+        return TensorProto()
+
+    proto = exporter.assemble(model, emit)
+    kept = [tensor for tensor in proto.graph.initializer if tensor.data_type]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto, heavy
