@@ -12,6 +12,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,6 +44,15 @@ ERRORS: Mapping[str, type[OnnxpruneError]] = {
 
 START_SECONDS = 60.0
 STEP_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Seconds of the kept runs of one block, the number of runs left out as preempted, and the core (None: any)."""
+
+    values: list[float]
+    preempted: int
+    core: int | None
 
 
 class Worker:
@@ -128,19 +138,11 @@ class Worker:
 
     def load(self, model: str | Path) -> dict[str, Any]:
         """Create the session. Returns inputs, outputs, providers and placement."""
-        self._model = str(Path(model).resolve())
+        self._model = str(Path(model).absolute())
         return self.ask("load", model=self._model, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        t = self.target
-        return {
-            "providers": list(t.providers),
-            "options": dict(t.options),
-            "threads": t.threads,
-            "config": dict(t.config),
-            "batch": t.batch,
-            "shapes": {name: list(shape) for name, shape in t.shapes},
-        }
+        return {**self.target.to_json(), "providers": list(self.target.providers)}
 
     def feed(self, npz: Path | None, seed: int = 0) -> dict[str, Any]:
         """Hand over inputs (a file of `write_calls`), or let the worker make them up; the model is run once on them."""
@@ -150,17 +152,14 @@ class Worker:
         """Apply the warm-up rule. Returns runs, settled, p50_ns."""
         return self.ask("warmup", rule=rule)
 
-    def run(
-        self, min_ns: int, min_runs: int = 3, *, drop: int = 1, first: int = 0, core: int | None = None
-    ) -> tuple[list[float], int | None]:
-        """One block of runs, on a core if one is given (see affinity). Returns seconds of the kept runs, and the
-        core."""
+    def run(self, min_ns: int, min_runs: int = 3, *, drop: int = 1, first: int = 0, core: int | None = None) -> Turn:
+        """One block of runs, on a core if one is given (see affinity)."""
         reply = self.ask("run", min_ns=int(min_ns), min_runs=min_runs, drop=drop, first=first, core=core)
         values = reply.get("ns")
         if not isinstance(values, list) or not values or not all(isinstance(v, int) and v > 0 for v in values):
             self.kill()
             raise ProviderError("the benchmark worker sent garbage instead of times")
-        return [v * 1e-9 for v in values], reply.get("core")
+        return Turn([v * 1e-9 for v in values], int(reply.get("preempted", 0)), reply.get("core"))
 
     def probe(self, model: Path, min_ns: int) -> float:
         """Seconds of a tiny model, loaded and unloaded within this request."""
@@ -170,7 +169,7 @@ class Worker:
     def optimized(self, model: str | Path, path: Path) -> bool:
         """Write the model as the runtime optimised it. False where the provider cannot."""
         return bool(
-            self.ask("optimized", model=str(Path(model).resolve()), path=str(path), **self._settings())["written"]
+            self.ask("optimized", model=str(Path(model).absolute()), path=str(path), **self._settings())["written"]
         )
 
     def ask(self, cmd: str, timeout: float | None = None, **fields: Any) -> dict[str, Any]:
@@ -180,7 +179,7 @@ class Worker:
         self._number += 1
         with self._ending_on_interrupt():
             self._send(encode({"id": self._number, "cmd": cmd, **fields}))
-            line = self._line(time.monotonic() + (timeout or self.timeout), cmd)
+            line = self._line(timeout or self.timeout, cmd)
         try:
             reply = decode(line)
         except ProtocolError as error:
@@ -215,16 +214,15 @@ class Worker:
         except (OSError, ValueError) as error:
             raise self._died() from error
 
-    def _line(self, deadline: float, cmd: str) -> bytes:
+    def _line(self, limit: float, cmd: str) -> bytes:
         assert self._process.stdout is not None
+        deadline = time.monotonic() + limit
         source = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.kill()
-                raise LimitError(
-                    self._about(f"no answer to {cmd!r} within the time limit on {self.target.alias}; killed")
-                )
+                raise LimitError(self._about(f"no answer to {cmd!r} on {self.target.alias} within {limit:g} s"))
             if not select.select([source], [], [], min(left, 1.0))[0]:
                 continue
             chunk = os.read(source, 1 << 16)
@@ -306,8 +304,8 @@ def _environment(folder: Path, interpreter: str) -> dict[str, str]:
     Another interpreter must not see this one's PYTHONPATH: it would measure this one's onnxruntime.
     """
     env = {k: v for k, v in os.environ.items() if k not in ("ORT_LOAD_CONFIG_FROM_MODEL", "PYTHONSTARTUP")}
-    inherited = env.get("PYTHONPATH", "") if interpreter == sys.executable else ""
-    path = os.pathsep.join(p for p in (str(folder), inherited) if p)
+    inherited = env.get("PYTHONPATH", "").split(os.pathsep) if interpreter == sys.executable else []
+    path = os.pathsep.join([str(folder), *(str(Path(p).absolute()) for p in inherited if p)])
     env.update(PYTHONPATH=path, PYTHONUNBUFFERED="1", PYTHONSAFEPATH="1", PYTHONDONTWRITEBYTECODE="1")
     return env
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from runtime_bench import affinity, statistics
-from runtime_bench.client import STEP_SECONDS, Worker
+from runtime_bench.client import STEP_SECONDS, Turn, Worker
 from runtime_bench.feeding import Feeding, Files, ModelLike
 from runtime_bench.host import host
 from runtime_bench.result import Arm, Comparison, Values
@@ -74,13 +74,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def interleaved(
     workers: Sequence[Worker], order: Sequence[int], min_ns: int, min_runs: int, *, first: int = 0
-) -> dict[int, list[float]]:
+) -> dict[int, Turn]:
     """One turn of each worker, in `order`; with one thread, all on the core that the first one ran on."""
     core = affinity.HERE if workers[0].target.threads == 1 else None
-    values = {}
+    turns = {}
     for arm in order:
-        values[arm], core = workers[arm].run(min_ns, min_runs, first=first, core=core)
-    return values
+        turns[arm] = workers[arm].run(min_ns, min_runs, first=first, core=core)
+        core = turns[arm].core
+    return turns
 
 
 class _Course:
@@ -95,6 +96,7 @@ class _Course:
         self.values: list[list[list[tuple[float, ...]]]] = [[] for _ in paths]
         self.loaded: list[dict[str, Any]] = [{} for _ in paths]
         self.warmed: list[list[dict[str, Any]]] = [[] for _ in paths]
+        self.preempted = [0 for _ in paths]
         self.runtime = ""
 
     def all_launches(self, launches: int, blocks: int, max_seconds: float) -> None:
@@ -132,8 +134,9 @@ class _Course:
         return [int(arm) for arm in self.rng.permutation(len(self.paths))]
 
     def _block(self, workers: Sequence[Worker], block: int) -> None:
-        for arm, values in interleaved(workers, self._order(), BLOCK_NS, BLOCK_RUNS, first=block).items():
-            self.values[arm][-1].append(tuple(values))
+        for arm, turn in interleaved(workers, self._order(), BLOCK_NS, BLOCK_RUNS, first=block).items():
+            self.values[arm][-1].append(tuple(turn.values))
+            self.preempted[arm] += turn.preempted
 
     def _affordable(self, launches: int, blocks: int, max_seconds: float) -> int:
         """Blocks a launch within the time, from the warm-ups of the first launch alone, before any kept run."""
@@ -168,6 +171,7 @@ class _Course:
         return {
             "providers": self.loaded[arm]["providers"],
             "placement": self.loaded[arm]["placement"],
+            "preempted_runs": self.preempted[arm],
             "warmup_runs": [w["runs"] for w in self.warmed[arm]],
             "warmup_settled": all(w["settled"] for w in self.warmed[arm]),
         }

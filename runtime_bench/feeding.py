@@ -63,7 +63,7 @@ class Files:
 
     def _calls(self, wanted: Sequence[Input]) -> list[Call]:
         if isinstance(self.feeds, Mapping):
-            return inputs.calls_for(wanted, self.feeds, self.target.batch, dict(self.target.shapes))
+            return inputs.calls_for(wanted, self.feeds, self.target.batch, self.target.shape_map)
         calls = [{i.name: _cast(call, i) for i in wanted} for call in (self.feeds or ())[: inputs.MAX_CALLS]]
         if not calls:
             raise DataError("no inputs to measure with: the list of calls is empty")

@@ -109,6 +109,8 @@ def _stack(wanted: Input, array: np.ndarray, batch: int, given: Sequence[int] | 
         raise WorkerFault(
             "data", f"data of shape {list(array.shape)} does not fit input {wanted.name!r} {_text(wanted)}"
         )
+    if not np.can_cast(array.dtype, _numpy(wanted.dtype), "same_kind"):
+        raise WorkerFault("data", f"input {wanted.name!r} takes {wanted.dtype}, the data is {array.dtype}")
     if array.ndim == rank + 1:
         entries = [array[k] for k in range(min(limit, len(array)))]
     elif rank == 0:

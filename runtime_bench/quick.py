@@ -105,7 +105,7 @@ class Bench:
     def quick(self, model: ModelLike, *, seconds: float = 0.15) -> float:
         """P50 in seconds of a model from about `seconds` of runs (at least 3)."""
         worker = self._worker(self._files.model(model))
-        return float(np.median(worker.run(int(seconds * 1e9))[0]))
+        return float(np.median(worker.run(int(seconds * 1e9)).values))
 
     def quick_ratio(self, baseline: ModelLike, candidates: Sequence[ModelLike], *, seconds: float = 0.5) -> list[Quick]:
         """Each candidate against the baseline, interleaved in random order for about `seconds` in all, and for at least
@@ -121,7 +121,7 @@ class Bench:
         for block in range(blocks):
             order = [int(arm) for arm in self._rng.permutation(len(paths))]
             for arm, turn in interleaved(workers, order, QUICK_BLOCK_NS, 2, first=block).items():
-                values[arm].append(turn)
+                values[arm].append(turn.values)
         return [self._quick(arm, values[0]) for arm in values[1:]]
 
     def _quick(self, new: list[list[float]], old: list[list[float]]) -> Quick:

@@ -76,7 +76,8 @@ class Speedup:
 class Arm:
     """One model of a comparison. `speedup` is against the first arm; None for that one itself.
 
-    info: providers, placement, warm-up runs by launch, whether every warm-up settled.
+    info: providers, placement, runs left out because the process was preempted in them, warm-up runs by launch, whether
+    every warm-up settled.
     """
 
     name: str

@@ -82,7 +82,16 @@ def _lines(comparison: Comparison) -> list[str]:
         lines.append(
             f"  control (baseline against itself): {c.ratio:.4f}x, 95 % bounds {c.lower95:.4f} and {c.upper95:.4f}"
         )
-    return lines
+    return lines + [f"  warning: {text}" for text in _doubts(comparison)]
+
+
+def _doubts(comparison: Comparison) -> list[str]:
+    """What should make a reader trust the figures less."""
+    doubts = [f"{a.name} never ran evenly while warming up" for a in comparison.arms if not a.info["warmup_settled"]]
+    control = comparison.control
+    if control and not control.lower95 <= 1 <= control.upper95:
+        doubts.append("the control differs from 1: the machine is busy, and the bounds are widened by as much")
+    return doubts
 
 
 def _against(arm: Arm, baseline: str) -> str:

@@ -1,10 +1,11 @@
 """Bounds on latencies and ratios from blocks of runs in launches.
 
 Runs next to each other share the state of the machine, and all runs of a launch share the memory layout of their
-process, so neither is an independent sample. The unit of evidence is the launch: the bootstrap draws launches with
-replacement and then blocks within each (a hierarchical bootstrap, Davison and Hinkley 1997, section 3.8). With few
-launches the percentile interval is too narrow; it is widened by sqrt(n / (n - 1)) and by the ratio of Student's t to
-the normal quantile (Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 4.1.3).
+process, so neither is an independent sample. The unit of evidence is the launch: the hierarchical bootstrap draws
+launches with replacement and the blocks within each without (the first strategy of Davison and Hinkley, Bootstrap
+Methods and their Application, 1997, section 3.8: a launch already carries the noise of its blocks, and drawing those
+again would count it twice). With few launches the percentile interval is too narrow; it is widened by sqrt(n / (n - 1))
+and by the ratio of Student's t to the normal quantile (Hesterberg, What Teachers Should Know about the Bootstrap).
 """
 
 from __future__ import annotations
@@ -45,15 +46,16 @@ def mid_mean(values: np.ndarray) -> np.ndarray:
 def bootstrap(table: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> Interval:
     """Interval of the mean over launches of the mid-mean over blocks. `table` is launches x blocks.
 
-    One launch can only speak for its own blocks; one launch of one block has infinite bounds.
+    One launch can only speak for its own blocks, which are drawn then; a single block has infinite bounds.
     """
     launches, blocks = table.shape
     estimate = float(mid_mean(table).mean())
     if launches == 1 and blocks == 1:
         return Interval(estimate, -np.inf, np.inf)
-    which = rng.integers(launches, size=(resamples, launches, 1))
-    inner = rng.integers(blocks, size=(resamples, launches, blocks))
-    draws = mid_mean(table[which, inner]).mean(axis=-1)
+    if launches > 1:
+        draws = mid_mean(table)[rng.integers(launches, size=(resamples, launches))].mean(axis=-1)
+    else:
+        draws = mid_mean(table[0, rng.integers(blocks, size=(resamples, blocks))])
     low, high = np.quantile(draws, (1 - LEVEL, LEVEL))
     factor = _small_sample(launches if launches > 1 else blocks)
     down, up = max(0.0, estimate - low), max(0.0, high - estimate)

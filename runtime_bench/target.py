@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from onnxprune.errors import ProviderError, UsageError
 
@@ -63,11 +63,19 @@ def aliases(names: Sequence[str]) -> list[str]:
     return sorted(short.get(name, name) for name in names)
 
 
+Value = TypeVar("Value")
+
+
+def _dict(pairs: Mapping[str, Value] | tuple[tuple[str, Value], ...]) -> dict[str, Value]:
+    return dict(pairs.items() if isinstance(pairs, Mapping) else pairs)
+
+
 @dataclass(frozen=True)
 class Target:
     """Where and how a model runs.
 
     provider: an alias ("cpu", "cuda", "tensorrt", ...) or a full name; UsageError for an unknown one.
+    options, shapes, config may be given as dicts and are kept as pairs, so that a target is hashable.
     options: provider options, text to text. threads: intra-op threads, 1 or more.
     batch: size of axis 0 where the model leaves it open. shapes: input name to its whole shape, for any open dimension.
     fallbacks: providers that may take what `provider` has no kernel for, in order (the CPU always comes last).
@@ -76,26 +84,31 @@ class Target:
     """
 
     provider: str = "cpu"
-    options: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, str] | tuple[tuple[str, str], ...] = ()
     threads: int = 1
     batch: int = 1
-    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    shapes: Mapping[str, Sequence[int]] | tuple[tuple[str, Sequence[int]], ...] = ()
     fallbacks: tuple[str, ...] = ()
-    config: tuple[tuple[str, str], ...] = ()
+    config: Mapping[str, str] | tuple[tuple[str, str], ...] = ()
     interpreter: str = field(default=sys.executable)
 
     def __post_init__(self) -> None:
-        for name in ("options", "shapes", "config"):
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                object.__setattr__(self, name, tuple(value.items()))
+        for name in ("options", "config"):
+            pairs = tuple((str(k), str(v)) for k, v in _dict(getattr(self, name)).items())
+            object.__setattr__(self, name, pairs)
+        shapes = tuple((name, tuple(map(int, shape))) for name, shape in _dict(self.shapes).items())
+        object.__setattr__(self, "shapes", shapes)
         object.__setattr__(self, "provider", provider_name(self.provider))
         object.__setattr__(self, "fallbacks", tuple(provider_name(p) for p in self.fallbacks))
-        object.__setattr__(self, "shapes", tuple((n, tuple(int(d) for d in s)) for n, s in self.shapes))
         if self.threads < 1:
             raise UsageError(f"threads must be 1 or more, not {self.threads}")
-        if self.batch < 1 or any(d < 1 for _, shape in self.shapes for d in shape):
+        if self.batch < 1 or any(d < 1 for shape in self.shape_map.values() for d in shape):
             raise UsageError("batch and input shapes must be 1 or more in every dimension")
+
+    @property
+    def shape_map(self) -> dict[str, tuple[int, ...]]:
+        """`shapes` by input name."""
+        return {name: tuple(shape) for name, shape in _dict(self.shapes).items()}
 
     @property
     def alias(self) -> str:
@@ -115,11 +128,11 @@ class Target:
         """For reports: everything but the path of the interpreter."""
         return {
             "provider": self.provider,
-            "options": dict(self.options),
+            "options": _dict(self.options),
             "threads": self.threads,
             "batch": self.batch,
-            "shapes": {name: list(shape) for name, shape in self.shapes},
-            "config": dict(self.config),
+            "shapes": {name: list(shape) for name, shape in self.shape_map.items()},
+            "config": _dict(self.config),
         }
 
 

@@ -1,15 +1,46 @@
-"""How runs are timed inside a worker: the warm-up rule and one block of runs. The clock is a parameter for tests."""
+"""How runs are timed inside a worker: the warm-up rule and one block of runs.
+
+A run in which the kernel took the core away for another process says nothing of the model, and on a busy machine such
+runs would swamp the others. They are told by the process's count of involuntary context switches, left out as long as
+there are enough others, and counted.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
-Clock = Callable[[], int]
 Run = Callable[[int], object]
 """Runs the model once on the inputs of that number."""
+
+
+def _count_preemptions() -> Callable[[], int]:
+    try:
+        import resource
+    except ImportError:
+        return lambda: 0
+    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A clock in nanoseconds, and how often this process has been preempted so far. Replaced in tests."""
+
+    clock: Callable[[], int] = time.perf_counter_ns
+    preemptions: Callable[[], int] = field(default_factory=_count_preemptions)
+
+    def time(self, run: Run, number: int) -> tuple[int, bool]:
+        """Nanoseconds of one run, and whether it was left alone."""
+        before = self.preemptions()
+        begin = self.clock()
+        run(number)
+        spent = self.clock() - begin
+        return spent, self.preemptions() == before
+
+
+METER = Meter()
 
 
 @dataclass(frozen=True)
@@ -36,54 +67,69 @@ class Warmed:
     p50_ns: int
 
 
-def warm_up(run: Run, rule: WarmUp, clock: Clock = time.perf_counter_ns) -> Warmed:
-    """Run until `rule` is satisfied or its time is up."""
-    start = clock()
+def warm_up(run: Run, rule: WarmUp, meter: Meter = METER) -> Warmed:
+    """Run until `rule` is satisfied or its time is up. Preempted runs count as runs, but not towards a window."""
+    start = meter.clock()
     medians: list[float] = []
     values: list[int] = []
-    done = 0
+    done = last = 0
     while True:
-        values.append(_timed(run, done, clock))
+        last, alone = meter.time(run, done)
         done += 1
-        late = clock() - start >= rule.max_ns
+        if alone:
+            values.append(last)
         if len(values) >= rule.window and sum(values) >= rule.window_ns:
             medians.append(median(values))
             values = []
             if done >= rule.min_runs and _agree(medians, rule.tolerance):
                 return Warmed(done, True, int(medians[-1]))
-        if late and done >= rule.floor:
-            return Warmed(done, False, int(medians[-1] if medians else median(values)))
+        if done >= rule.floor and meter.clock() - start >= rule.max_ns:
+            return Warmed(done, False, int(medians[-1] if medians else median(values or [last])))
 
 
 def _agree(medians: list[float], tolerance: float) -> bool:
     return len(medians) >= 2 and abs(medians[-1] - medians[-2]) <= tolerance * min(medians[-2:])
 
 
-def _timed(run: Run, number: int, clock: Clock) -> int:
-    begin = clock()
-    run(number)
-    return clock() - begin
+@dataclass(frozen=True)
+class Block:
+    """Nanoseconds of the kept runs of one block, and how many were left out because the process was preempted."""
+
+    values: list[int]
+    preempted: int
 
 
 def block(
-    run: Run, *, min_ns: int, min_runs: int, drop: int = 1, first: int = 0, clock: Clock = time.perf_counter_ns
-) -> list[int]:
-    """Nanoseconds of the runs of one block: `drop` runs are thrown away (the switch between workers chills the caches),
-    then runs are kept until there are `min_runs` of them and they took `min_ns` together. `first` numbers the first
-    kept run, so that every model of a comparison sees the same inputs in the same order.
+    run: Run, *, min_ns: int, min_runs: int, drop: int = 1, first: int = 0, patience: int = 3, meter: Meter = METER
+) -> Block:
+    """Time one block: `drop` runs are thrown away (the switch between workers chills the caches), then runs are timed
+    until `min_runs` undisturbed ones took `min_ns` together. After `patience` times that time and twice those runs it
+    makes do with what it has; with fewer than `min_runs` undisturbed ones it keeps all. `first` numbers the first kept
+    run, so that every model of a comparison sees the same inputs in the same order.
     """
     for number in range(drop):
         run(first + number)
-    values: list[int] = []
-    total = 0
-    while len(values) < min_runs or total < min_ns:
-        values.append(_timed(run, first + len(values), clock))
-        total += values[-1]
-    return values
+    every: list[int] = []
+    kept: list[int] = []
+    total = total_kept = 0
+    while len(kept) < min_runs or total_kept < min_ns:
+        if len(every) >= 2 * min_runs and total >= patience * min_ns:
+            break
+        spent, alone = meter.time(run, first + len(every))
+        every.append(spent)
+        total += spent
+        if alone:
+            kept.append(spent)
+            total_kept += spent
+    if len(kept) < min_runs:
+        return Block(every, 0)
+    return Block(kept, len(every) - len(kept))
 
 
-def probe(run: Run, *, min_ns: int, blocks: int = 3, clock: Clock = time.perf_counter_ns) -> int:
+def probe(run: Run, *, min_ns: int, blocks: int = 3, meter: Meter = METER) -> int:
     """A cheap figure for a tiny model: the least of the medians of a few short blocks that take `min_ns` together."""
     share = max(1, min_ns // blocks)
-    warm_up(run, WarmUp(min_runs=3, window=2, window_ns=share // 2, tolerance=0.05, max_ns=2 * share, floor=2), clock)
-    return int(min(median(block(run, min_ns=share, min_runs=3, drop=0, clock=clock)) for _ in range(blocks)))
+    rule = WarmUp(min_runs=3, window=2, window_ns=share // 2, tolerance=0.05, max_ns=2 * share, floor=2)
+    warm_up(run, rule, meter)
+    turns = [block(run, min_ns=share, min_runs=3, drop=0, meter=meter) for _ in range(blocks)]
+    return int(min(median(turn.values) for turn in turns))

@@ -98,14 +98,14 @@ def _warmup(worker: Worker, request: Mapping[str, Any]) -> Reply:
 def _run(worker: Worker, request: Mapping[str, Any]) -> Reply:
     session = worker.loaded()
     with faults(session.wanted), affinity.pinned(request.get("core")) as core:
-        values = timing.block(
+        turn = timing.block(
             session.run,
             min_ns=request["min_ns"],
             min_runs=request["min_runs"],
             drop=request.get("drop", 1),
             first=request.get("first", 0),
         )
-    return {"ns": values, "core": core}
+    return {"ns": turn.values, "preempted": turn.preempted, "core": core}
 
 
 def _probe(worker: Worker, request: Mapping[str, Any]) -> Reply:
