@@ -15,20 +15,7 @@ from onnxprune import ir
 
 CONTRACTIONS = frozenset({"Conv", "Gemm", "MatMul"})
 MOVEMENT = frozenset(
-    {
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Slice",
-        "Split",
-        "Pad",
-        "MaxPool",
-        "Resize",
-        "DepthToSpace",
-        "SpaceToDepth",
-    }
+    "Reshape Transpose Squeeze Unsqueeze Flatten Slice Split Gather Pad MaxPool Resize DepthToSpace SpaceToDepth".split()
 )
 """Outputs hold only values of the input (or zero): one scale serves both."""
 ARITHMETIC = frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"})
@@ -51,15 +38,16 @@ def data_inputs(node: gs.Node) -> list[gs.Tensor]:
 def select(model: ir.Model, exclude: frozenset[str] = frozenset()) -> list[gs.Node]:
     """The nodes to quantize, in graph order; keys in `exclude` stay in float, and with them glue that only they connect."""
     chosen = {ir.node_key(node) for node in contractions(model)} - exclude
-    fed = {tensor.name for node in model.graph.nodes if ir.node_key(node) in chosen for tensor in data_inputs(node)}
     captured = ir.captured(model)
     for node in model.graph.nodes:
-        if ir.node_key(node) not in exclude and _glue(node, captured) and _behind(node, chosen, fed):
+        if ir.node_key(node) not in exclude and _glue(node, captured) and _behind(node, chosen):
             chosen.add(ir.node_key(node))
-    outputs = {tensor.name for tensor in model.graph.outputs}
-    for node in reversed(model.graph.nodes):
-        if ir.node_key(node) in chosen and not _is_contraction(node) and not _leads_on(node, chosen, outputs):
-            chosen.discard(ir.node_key(node))
+    useful = _before_contractions(model, chosen)
+    fixed = captured | {tensor.name for tensor in model.graph.outputs}
+    for node in model.graph.nodes:
+        key = ir.node_key(node)
+        if key in chosen - useful and not _is_contraction(node) and not _free(node, chosen, fixed):
+            chosen.discard(key)
     return [node for node in model.graph.nodes if ir.node_key(node) in chosen]
 
 
@@ -93,10 +81,12 @@ def _glue(node: gs.Node, captured: set[str]) -> bool:
         return False
     if node.op == "Clip":
         return _clip_saturates(node)
+    if node.op == "Gather":
+        return ir.constant(node.inputs[0]) is None and ir.constant(node.inputs[1]) is not None
     if node.op == "Pad":
         return _pads_with_zero(node)
     if node.op == "Resize":
-        return node.attrs.get("mode", "nearest") == "nearest"
+        return bool(node.attrs.get("mode", "nearest") == "nearest")
     if node.op == "MaxPool":
         return len([tensor for tensor in node.outputs if tensor.name]) == 1
     if node.op == "AveragePool":
@@ -129,26 +119,33 @@ def _pools_to_one(node: gs.Node) -> bool:
     return shape is not None and len(shape) > 2 and all(size == 1 for size in shape[2:])
 
 
-def _behind(node: gs.Node, chosen: set[str], fed: set[str]) -> bool:
-    """Every activation it reads is already in 8 bits, and at least one because an 8-bit node wrote it."""
+def _behind(node: gs.Node, chosen: set[str]) -> bool:
+    """An 8-bit node wrote one of its activations; the others are cheaper to quantize than this one to dequantize."""
     inputs = data_inputs(node)
-    written = [
-        tensor for tensor in inputs if (source := ir.producer(tensor)) is not None and ir.node_key(source) in chosen
-    ]
-    if not written or any(tensor.dtype is not None and tensor.dtype != np.float32 for tensor in inputs):
+    if any(tensor.dtype is not None and tensor.dtype != np.float32 for tensor in inputs):
         return False
-    return all(any(tensor is other for other in written) or tensor.name in fed for tensor in inputs)
+    sources = [ir.producer(tensor) for tensor in inputs]
+    return any(source is not None and ir.node_key(source) in chosen for source in sources)
 
 
-def _leads_on(node: gs.Node, chosen: set[str], outputs: set[str]) -> bool:
-    """Whether an 8-bit node reads it, or it is absorbed into the contraction before it."""
-    if any(ir.node_key(reader) in chosen for tensor in node.outputs for reader in ir.consumers(tensor)):
-        return True
-    if node.op not in CLAMPS:
-        return False
+def _before_contractions(model: ir.Model, chosen: set[str]) -> set[str]:
+    """Keys of chosen nodes whose results reach a chosen contraction through chosen glue, and of those contractions."""
+    useful: set[str] = set()
+    for node in reversed(model.graph.nodes):
+        key = ir.node_key(node)
+        if key in chosen:
+            readers = (ir.node_key(reader) for tensor in node.outputs for reader in ir.consumers(tensor))
+            if _is_contraction(node) or any(reader in useful for reader in readers):
+                useful.add(key)
+    return useful
+
+
+def _free(node: gs.Node, chosen: set[str], fixed: set[str]) -> bool:
+    """Costs no precision behind its 8-bit producer: movement, or a clamp that the producer absorbs."""
     source = node.inputs[0]
     maker = ir.producer(source)
-    absorbed = (
-        maker is not None and maker.op == "Conv" and len(ir.consumers(source)) == 1 and source.name not in outputs
-    )
-    return absorbed and maker is not None and ir.node_key(maker) in chosen
+    if maker is None or ir.node_key(maker) not in chosen:
+        return False
+    if node.op in CLAMPS:
+        return maker.op == "Conv" and len(ir.consumers(source)) == 1 and source.name not in fixed
+    return node.op in MOVEMENT
