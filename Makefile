@@ -29,7 +29,7 @@ install-test: $(VENV)/.installed-test
 demo: $(VENV)/.installed
 	mkdir -p build
 	$(BIN)/onnxprune $(MODEL) -o build/digits_resnet.small.onnx --target-latency $(TARGET) \
-	  --calib-data models/digits_calib.npz --eval-data models/digits_eval.npz --labels y --metric top1 \
+	  --calib-data models/digits_calib.npz --eval-data models/digits_eval.npz --labels label --metric top1 \
 	  --threads 1 --report build/digits_resnet.report.json --overwrite
 
 test: $(VENV)/.installed-test

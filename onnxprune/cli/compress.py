@@ -24,9 +24,14 @@ from onnxprune.units import Target
 @click.option("--eval-data", type=params.FILE, metavar="NPZ", help="Inputs and labels to evaluate on instead.")
 @click.option("--labels", metavar="KEY", help="Name of the labels in --eval-data.")
 @click.option("--metric", type=click.Choice(["top1", "top5", "pearson"]), help="Metric for --eval-data, in percent.")
-@click.option("--max-drop", type=click.FloatRange(min=0), metavar="D", help="Largest allowed loss of the metric.")
-@click.option("--max-drift", type=click.FloatRange(min=0), metavar="D", help="Largest allowed relative output error.")
-@click.option("--precision", metavar="LIST", help="Precisions to choose from, such as fp32,int8. Default: both.")
+@click.option("--max-drop", type=params.NUMBER, metavar="D", help="Largest allowed loss of the metric.")
+@click.option("--max-drift", type=params.NUMBER, metavar="D", help="Largest allowed relative output error.")
+@click.option(
+    "--precision",
+    type=params.PRECISION_LIST,
+    metavar="LIST",
+    help="Precisions to choose from, such as fp32,int8. Default: both.",
+)
 @click.option("--no-drop-branches", is_flag=True, help="Never remove whole residual branches.")
 @params.freeze
 @params.granularity
@@ -92,7 +97,7 @@ def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
         "target_latency": None if target is None else target.text,
         "max_drop": given["max_drop"],
         "max_drift": given["max_drift"],
-        "precision": None if given["precision"] is None else given["precision"].split(","),
+        "precision": given["precision"],
         "drop_branches": not given["no_drop_branches"],
         "pipeline": given["pipeline"],
         "best_effort": given["best_effort"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,21 +11,28 @@ from typing import Any, TypeVar
 import click
 
 from onnxprune import units
+from onnxprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FILE = click.Path(path_type=Path)
+PRECISIONS = ("fp32", "int8")
 
 
 class Parsed(click.ParamType[Any]):
-    """An option whose text a function of `onnxprune.units` reads; its UsageError becomes the command's one line."""
+    """An option whose text a function reads; its UsageError, with the option's name before it, is the one line."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return self._parse(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except UsageError as error:
+            option = param.opts[-1] if isinstance(param, click.Option) else self.name
+            raise UsageError(f"{option}: {error}") from error
 
 
 class Pairs(click.ParamType[Any]):
@@ -40,6 +49,57 @@ class Pairs(click.ParamType[Any]):
         return key, text
 
 
+def _path(text: str) -> Path:
+    if "\0" in text or not text:
+        raise UsageError(f"{text!r} is not a path")
+    return Path(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise UsageError(f"{text!r} is not a number of 0 or more")
+    return number
+
+
+def _share(text: str) -> float:
+    number = _number(text)
+    if number >= 1:
+        raise UsageError(f"{text!r} is not a fraction of 0 or more and under 1, such as 0.3")
+    return number
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UsageError(f"{text!r} is not a regular expression: {error}") from error
+    return text
+
+
+def _provider(text: str) -> str:
+    from runtime_bench.target import aliases, provider_name
+
+    return aliases([provider_name(text)])[0]
+
+
+def _precisions(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in PRECISIONS]
+    if unknown:
+        raise UsageError(f"unknown precision {unknown[0]!r}; known are {', '.join(PRECISIONS)}")
+    return names
+
+
+FILE = Parsed("FILE", _path)
+NUMBER = Parsed("D", _number)
+SHARE = Parsed("0.3", _share)
+REGEX = Parsed("REGEX", _regex)
+PROVIDER = Parsed("NAME", _provider)
+PRECISION_LIST = Parsed("fp32,int8", _precisions)
 TARGET = Parsed("5ms|0.5x", units.parse_target)
 RATIO = Parsed("0.6x", lambda text: units.parse_ratio(text, "MACs"))
 MEMORY = Parsed("8GB", units.parse_memory)
@@ -68,7 +128,9 @@ running = combined(
 )
 
 measuring = combined(
-    click.option("--ep", "eps", multiple=True, metavar="NAME", help="Execution provider; repeatable. Default: cpu."),
+    click.option(
+        "--ep", "eps", type=PROVIDER, multiple=True, metavar="NAME", help="Execution provider; repeatable. Default: cpu."
+    ),
     click.option(
         "--ep-option", "ep_options", multiple=True, type=Pairs(), metavar="K=V", help="Option of the providers."
     ),
@@ -87,7 +149,7 @@ seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_defaul
 report = click.option("--report", type=FILE, metavar="FILE.json", help="Write the full report as JSON.")
 output = click.option("-o", "--output", type=FILE, metavar="FILE", help="Default: STEM.onnxprune.onnx, in this folder.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-freeze = click.option("--freeze", metavar="REGEX", help="Leave tensors alone whose name matches.")
+freeze = click.option("--freeze", type=REGEX, metavar="REGEX", help="Leave tensors alone whose name matches.")
 granularity = click.option(
     "--granularity", type=click.Choice(["head", "head_dim"]), default="head", show_default=True,
     help="What attention is pruned by: whole heads, or their dimensions.",

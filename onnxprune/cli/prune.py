@@ -17,7 +17,7 @@ CRITERIA = ["obs", "magnitude-l1", "magnitude-l2", "bn-scale", "wanda", "geometr
 @click.command(short_help="Prune without looking at latency.")
 @click.argument("model", type=params.FILE)
 @params.output
-@click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), metavar="0.3", help="Fraction of units to remove.")
+@click.option("--ratio", type=params.SHARE, metavar="0.3", help="Fraction of units to remove.")
 @click.option("--macs", type=params.RATIO, metavar="0.6x", help="Fraction of the MACs to be left.")
 @click.option("--spec", type=params.FILE, metavar="KEEP.json", help="Exactly which units stay, by group.")
 @click.option("--criterion", type=click.Choice(CRITERIA), default="obs", show_default=True, help="What ranks units.")
