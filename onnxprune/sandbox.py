@@ -54,12 +54,14 @@ def call(
     memory_bytes: int | None = None,
     seconds: float | None = None,
     file_bytes: int | None = None,
+    label: str = "",
     **kwargs: Any,
 ) -> R:
     """Runs `function(*args, **kwargs)` in a fresh process and returns its result.
 
     The function must be importable by name, arguments and result picklable. `Path` arguments are made absolute, since
-    the child has another working directory. Limits: address space, wall time, size of a written file.
+    the child has another working directory. Limits: address space, wall time, size of a written file. `label` names the
+    work in messages (default: the function's name).
 
     Raises what the function raised when that is an OnnxpruneError or a built-in exception; ModelError for an error or a
     crash of foreign code; LimitError when a limit was reached; FileSystemError when the disk refused.
@@ -69,8 +71,9 @@ def call(
         arguments = [_absolute(value) for value in args], {key: _absolute(value) for key, value in kwargs.items()}
         request = (function.__module__, function.__qualname__, memory_bytes, file_bytes)
         (room / _REQUEST).write_bytes(pickle.dumps(request) + pickle.dumps(arguments, protocol=5))
-        code = _run_child(room, memory_bytes, seconds, function.__name__)
-        return _result(room, code, function.__name__)  # type: ignore[no-any-return]
+        name = label or function.__name__
+        code = _run_child(room, memory_bytes, seconds, name)
+        return _result(room, code, name)  # type: ignore[no-any-return]
 
 
 def supervise(argv: Sequence[str], memory_bytes: int | None = None, seconds: float | None = None) -> int:
@@ -104,6 +107,11 @@ def sanitise(text: str, limit: int = 300) -> str:
     """One printable line: no escape sequences, no control characters, at most `limit` characters."""
     line = " ".join(_CONTROL.sub(" ", text.encode("utf-8", "replace").decode()).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def out_of_memory(message: str) -> bool:
+    """Whether the text of an error or of standard error says that memory ran out."""
+    return _MEMORY_SIGNS.search(message) is not None
 
 
 def die_with_parent() -> None:
@@ -192,7 +200,7 @@ def _result(room: Path, code: int, name: str) -> Any:
     stderr = _tail(room / _STDERR)
     if code < 0:
         raise_death(-code, stderr, name)
-    if _MEMORY_SIGNS.search(stderr):
+    if out_of_memory(stderr):
         raise LimitError(f"{name} needs more memory than the limit")
     raise ModelError(f"{name} ended with exit code {code}: {_last_line(stderr)}")
 
@@ -200,7 +208,7 @@ def _result(room: Path, code: int, name: str) -> Any:
 def raise_foreign(module: str, name: str, message: str, number: int | None, trace: str) -> NoReturn:
     """Raises what an exception in a child means here, by its class, text and errno; its traceback becomes a note."""
     line = sanitise(message)
-    if name == "MemoryError" or number == errno.ENOMEM or _MEMORY_SIGNS.search(message):
+    if name == "MemoryError" or number == errno.ENOMEM or out_of_memory(message):
         raise LimitError(f"not enough memory within the limit ({line or name})")
     if number in _DISK_ERRORS:
         raise FileSystemError(line)
@@ -221,7 +229,7 @@ def raise_death(number: int, stderr: str, name: str) -> NoReturn:
         label = f"signal {number}"
     if number == signal.SIGXFSZ:
         raise LimitError(f"{name} wrote a file larger than the limit")
-    if number == signal.SIGKILL or _MEMORY_SIGNS.search(stderr):
+    if number == signal.SIGKILL or out_of_memory(stderr):
         raise LimitError(f"{name} was stopped by {label}: most likely not enough memory")
     detail = _last_line(stderr)
     raise ModelError(f"{name} crashed on this model ({label})" + (f": {detail}" if detail else ""))

@@ -24,6 +24,7 @@ from onnxprune.ir.query import (
 )
 from onnxprune.ir.shapes import infer_shapes, shapes_for
 from onnxprune.ir.text import text
+from onnxprune.ir.validate import validate
 from onnxprune.ir.writer import check_output, save
 
 __all__ = [
@@ -55,4 +56,5 @@ __all__ = [
     "text",
     "to_proto",
     "topological_sort",
+    "validate",
 ]

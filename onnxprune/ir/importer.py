@@ -27,10 +27,7 @@ def from_proto(proto: onnx.ModelProto) -> Model:
 def build(proto: onnx.ModelProto, storer: Storer, path: Path | None) -> Model:
     """`from_proto` with another way to store initializers (memory-mapped ones) and the file it came from."""
     check_header(proto)
-    try:
-        return _Builder(proto, storer).model(path)
-    except UnicodeDecodeError:
-        raise ModelError("a name in the model is not valid UTF-8; export the model again") from None
+    return _Builder(proto, storer).model(path)
 
 
 class _Builder:
@@ -85,6 +82,7 @@ class _Builder:
             return Variable("")
         tensor = self.tensors.get(name)
         if tensor is None:
+            _check_text(name)
             tensor = self.tensors[name] = Variable(name)
             info = self.infos.get(name)
             if info is not None:
@@ -94,6 +92,7 @@ class _Builder:
 
     def _node(self, proto: onnx.NodeProto) -> Node:
         label = proto.name or proto.op_type
+        _check_text(proto.name, proto.op_type, proto.domain)
         if not proto.op_type:
             raise ModelError(f"node {label!r} has no operator")
         attrs = {attribute.name: attributes.read(attribute) for attribute in proto.attribute}
@@ -115,10 +114,17 @@ class _Builder:
 def _unique(names: Iterable[str], what: str) -> dict[str, None]:
     seen: dict[str, None] = {}
     for name in names:
+        _check_text(name)
         if not name or name in seen:
             raise ModelError(f"{what} {name!r} is listed twice" if name else f"{what} without a name")
         seen[name] = None
     return seen
+
+
+def _check_text(*names: str) -> None:
+    # protobuf hands out bytes where a string is not valid UTF-8
+    if any(isinstance(name, bytes) for name in names):
+        raise ModelError("a name in the model is not valid UTF-8; export the model again")
 
 
 def _check_defined(nodes: list[Node], outputs: list[gs.Tensor], given: set[str], used: set[str]) -> None:

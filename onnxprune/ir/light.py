@@ -19,7 +19,7 @@ _PROBE = "onnxprune.shape."
 
 
 def typed(model: Model) -> onnx.ModelProto:
-    """The model with its large weights as graph inputs of the same type: what type inference needs, at any model size."""
+    """The model with its large weights as graph inputs of the same type: what type inference needs, at any size."""
     proto, heavy = _without_weights(model)
     inputs = {info.name for info in proto.graph.input}
     for constant in heavy:

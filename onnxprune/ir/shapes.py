@@ -41,10 +41,10 @@ def infer_shapes(model: Model) -> None:
 def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """The concrete shape of every tensor when the inputs have the given shapes.
 
-    Static inference first; what depends on shape arithmetic is found by running the graph once in the sandbox, with zero
-    weights, on zeros, returning shapes only. Shapes that depend on values (NonZero) are those of such a run. Sequences,
-    maps and optionals have no shape and are left out. Inputs that are not named keep their declared shape, with 1 for
-    symbolic dimensions. Raises ModelError when a shape does not fit the model.
+    Static inference first; what depends on shape arithmetic is found by running the graph once in the sandbox, with
+    zero weights, on zeros, returning shapes only. Shapes that depend on values (NonZero) are those of such a run.
+    Sequences, maps and optionals have no shape and are left out. Inputs that are not named keep their declared shape,
+    with 1 for symbolic dimensions. Raises ModelError when a shape does not fit the model.
     """
     fixed = model.copy()
     _set_inputs(fixed, inputs)

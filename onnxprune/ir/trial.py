@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxprune.errors import ModelError
-from onnxprune.sandbox import sanitise
+from onnxprune.errors import LimitError, ModelError
+from onnxprune.sandbox import out_of_memory, sanitise
 
 _FOLDING_CAP = ("optimization.constant_folding_max_output_size_in_bytes", str(1 << 20))
 # Sizes to try where a dimension is symbolic: 1 suits sequences and vectors, the others networks that shrink their input
 _SYMBOLIC_SIZES = (1, 16, 64, 224, 512)
+_ERROR_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (Load model from .* failed:)?")
 _LARGEST_FEED = 1 << 26
 _NUMPY_TYPES = {
     "float": "float32",
@@ -45,7 +47,7 @@ def run_once(source: Path | bytes, shapes: Mapping[str, Sequence[int]] | None = 
             session.run(None, feeds)
             return
         except runtime_errors() as error:
-            reason = reason or sanitise(str(error))
+            reason = reason or _reason(error)
     raise ModelError(f"the model cannot run: {reason or 'its inputs are too large'}")
 
 
@@ -58,7 +60,7 @@ def output_shapes(source: bytes, feeds: Mapping[str, tuple[str, tuple[int, ...]]
         try:
             return [tuple(int(dim) for dim in output) for output in session.run(None, inputs)]
         except runtime_errors() as error:
-            reason = reason or sanitise(str(error))
+            reason = reason or _reason(error)
     raise ModelError(f"the model cannot run with these input shapes: {reason}")
 
 
@@ -77,7 +79,7 @@ def open_session(source: Path | bytes) -> Any:
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except runtime_errors() as error:
-        raise ModelError(f"ONNX Runtime refuses the model: {sanitise(str(error))}") from error
+        raise ModelError(f"ONNX Runtime refuses the model: {_reason(error)}") from error
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
@@ -86,6 +88,12 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
     own = [kind for _, kind in inspect.getmembers(state, inspect.isclass) if issubclass(kind, Exception)]
     return (*own, RuntimeError, ValueError, UnicodeDecodeError)
+
+
+def _reason(error: Exception) -> str:
+    if out_of_memory(str(error)):
+        raise LimitError("running the model takes more memory than the limit; raise --max-memory") from error
+    return sanitise(_ERROR_CODE.sub("", str(error)))
 
 
 def _attempts(session: Any, shapes: Mapping[str, Sequence[int]] | None) -> Iterator[dict[str, np.ndarray] | None]:
