@@ -1,4 +1,4 @@
-"""Passes and the contract that :class:`PassManager` alone enforces: clone, run, check, compare, time, keep or revert."""
+"""Passes and the contract that :class:`PassManager` alone enforces: clone, run, check, compare, keep or revert."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxprune import ir
-from onnxprune.ir.shapes import light_proto
+from onnxprune.ir.light import typed
 
 if TYPE_CHECKING:
     from onnxprune.pipeline import PassContext, Promise
@@ -38,7 +38,7 @@ def problem(before: ir.Model, after: ir.Model, promise: Promise, ctx: PassContex
 def invalid(model: ir.Model) -> str:
     """Return what the ONNX checker has against the model; weights are left out, so any size is fast."""
     try:
-        onnx.checker.check_model(light_proto(model))
+        onnx.checker.check_model(typed(model))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         return f"the checker refuses it: {_one_line(error)}"
     return ""

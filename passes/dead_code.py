@@ -10,9 +10,8 @@ from onnxprune import ir
 from onnxprune.ir.objects import Variable
 from onnxprune.pipeline import PassContext, PassResult, Promise
 
-OPTIONAL_OUTPUTS = frozenset(
-    ["BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN", "Unique"]
-)
+OPTIONAL_OUTPUTS = frozenset(["Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN", "Unique"])
+"""Not BatchNormalization: before opset 14 its optional outputs are what puts it into training mode."""
 
 
 @dataclass(frozen=True)

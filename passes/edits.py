@@ -27,6 +27,7 @@ class Editor:
         self._overridable = {tensor.name for tensor in model.graph.inputs}
         self._names = {tensor.name for tensor in model.all_tensors()} | self.captured
         self._before: dict[int, list[Node]] = {}
+        self._after: dict[int, list[Node]] = {}
         self._dead: set[int] = set()
 
     def constant(self, tensor: gs.Tensor) -> np.ndarray[Any, Any] | None:
@@ -65,6 +66,10 @@ class Editor:
     def insert_before(self, anchor: Node, node: Node) -> None:
         """Place ``node`` just before ``anchor``."""
         self._before.setdefault(id(anchor), []).append(node)
+
+    def insert_after(self, anchor: Node, node: Node) -> None:
+        """Place ``node`` just after ``anchor``."""
+        self._after.setdefault(id(anchor), []).append(node)
 
     def set_input(self, node: Node, index: int, tensor: gs.Tensor) -> None:
         """Make ``tensor`` input ``index`` of ``node``, with empty optional inputs in between if needed."""
@@ -133,22 +138,20 @@ class Editor:
 
     def finish(self) -> None:
         """Apply the removals and insertions to the node list."""
-        if not (self._dead or self._before):
+        if not (self._dead or self._before or self._after):
             return
-        nodes: list[Node] = []
-        for node in self.model.graph.nodes:
-            nodes.extend(self._new(node))
-            if id(node) not in self._dead:
-                nodes.append(node)
-        self.model.graph.nodes = nodes
+        self.model.graph.nodes = [item for node in self.model.graph.nodes for item in self._around(node)]
         self._before.clear()
+        self._after.clear()
         self._dead.clear()
 
-    def _new(self, anchor: Node) -> Iterable[Node]:
-        for node in self._before.get(id(anchor), ()):
-            yield from self._new(node)
-            if id(node) not in self._dead:
-                yield node
+    def _around(self, node: Node) -> Iterable[Node]:
+        for item in self._before.get(id(node), ()):
+            yield from self._around(item)
+        if id(node) not in self._dead:
+            yield node
+        for item in self._after.get(id(node), ()):
+            yield from self._around(item)
 
 
 def _swap_output(node: Node, tensor: gs.Tensor) -> None:

@@ -9,10 +9,11 @@ import onnx
 import onnx.inliner
 
 from onnxprune import ir
-from onnxprune.errors import ModelError
-from onnxprune.ir.shapes import light_proto
+from onnxprune.errors import LimitError, ModelError
+from onnxprune.ir.functions import expanded_sizes
+from onnxprune.ir.light import typed
 from onnxprune.pipeline import PassContext, PassResult, Promise
-from passes.function_calls import expanded_nodes, key
+from passes.function_calls import called, key
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,19 @@ class InlineFunctions:
         """Inline everything at once; weights stay where they are."""
         if not model.header.functions:
             return PassResult(False)
-        expanded_nodes(model, self.max_nodes)
+        sizes = expanded_sizes(model.header.functions)
+        total = sum(sizes.get(node.op_type, 1) for node in called(model))
+        if total > self.max_nodes:
+            raise LimitError(f"inlining the functions of the model gives {total} nodes, more than {self.max_nodes}")
         names = {key(function) for function in model.header.functions}
-        called = sum((ir.domain(node), node.op, _overload(node)) in names for node in model.graph.nodes)
-        proto = light_proto(model)
+        count = sum(key(node) in names for node in called(model))
+        proto = typed(model)
         try:
             inlined = onnx.inliner.inline_local_functions(proto)
         except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(f"the functions of the model cannot be inlined: {' '.join(str(error).split())}") from error
         _adopt(model, inlined)
-        return PassResult(True, {"calls": called, "functions": len(names)})
-
-
-def _overload(node: ir.Node) -> str:
-    return "" if node.extras is None else str(node.extras.overload)
+        return PassResult(True, {"calls": count, "functions": len(names)})
 
 
 def _adopt(model: ir.Model, inlined: onnx.ModelProto) -> None:
