@@ -1,8 +1,8 @@
 """Chooses which digit of each reshaped block may lose elements: heads or head dimensions, channels or positions.
 
-Blocks that share axes have to agree: a digit chosen in one keeps the other digits' axes whole everywhere. Axes connected
-by ties form a component; deciding a block makes the components of its other axes whole, which may leave a neighbouring
-block a single choice. Each block is decided once, so the work is linear.
+Blocks that share axes have to agree: a digit chosen in one keeps the other digits' axes whole everywhere. Axes
+connected by ties form a component; deciding a block makes the components of its other axes whole, which may leave a
+neighbouring block a single choice. Each block is decided once, so the work is linear.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 import onnxprune.channels.rules  # noqa: F401  (registers the rules)
@@ -21,7 +22,7 @@ class AxisTie(NamedTuple):
 
     a: int
     b: int
-    index: Ints | None
+    index: Ints | None  # type: ignore[assignment]  # a tuple has a method of this name
     node: str
 
 
@@ -107,7 +108,10 @@ class Tables:
         if len(tie.a.axes) + len(tie.b.axes) > 2:
             self.blocks.append(Block(left, right, f"{op.op} {op.node}"))
         elif left and right:
-            self.ties.append(AxisTie(left[0], right[0], tie.index, f"{op.op} {op.node}"))
+            index = tie.index
+            if index is not None and np.array_equal(index, np.arange(self.sizes[left[0]])):
+                index = None
+            self.ties.append(AxisTie(left[0], right[0], index, f"{op.op} {op.node}"))
         else:  # a static axis meets a dynamic one
             for number in (*left, *right):
                 self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: it is paired with a dynamic axis"))

@@ -27,7 +27,9 @@ class Cut:
 
     def touches(self, tensor: gs.Tensor) -> bool:
         """Whether any axis of the tensor loses elements."""
-        return tensor.shape is not None and any((tensor.name, axis) in self._removed for axis in range(len(tensor.shape)))
+        return tensor.shape is not None and any(
+            (tensor.name, axis) in self._removed for axis in range(len(tensor.shape))
+        )
 
     def kept(self, tensor: gs.Tensor, axis: int) -> Ints:
         """Sorted indices that stay on this axis, which has a static size."""
@@ -65,6 +67,7 @@ class Cut:
             node.inputs[slot] = self.constant(target.name, _replaced(values, sizes, 0))
             return
         concat = ir.producer(target)
+        assert concat is not None  # `editable` said so when the model was analysed
         pieces, start = [], 0
         for piece in concat.inputs:
             values = ir.constant(piece)

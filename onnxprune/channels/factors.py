@@ -60,8 +60,8 @@ def _holder(sizes: Sequence[int], stride: int) -> tuple[int, int]:
 def blocks(left: Shape, right: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Cuts a reshape into the smallest pairs of axis runs with equal products.
 
-    Works from both ends, so that a dynamic dimension spoils only the block that it is in. Symbols are equal to themselves
-    only; an anonymous dimension is equal to nothing. Runs whose sizes are not known to agree are left out.
+    Works from both ends, so that a dynamic dimension spoils only the block that it is in. Symbols are equal to
+    themselves only; an anonymous dimension is equal to nothing. Runs whose sizes are not known to agree are left out.
     """
     head = _run(left, right)
     i = max([a + 1 for run in head for a in run[0]], default=0)
@@ -72,7 +72,7 @@ def blocks(left: Shape, right: Shape) -> list[tuple[tuple[int, ...], tuple[int, 
 
 
 def _run(left: Shape, right: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    found = []
+    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     i = j = 0
     while i < len(left) and j < len(right):
         start = (i, j)

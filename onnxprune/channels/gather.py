@@ -16,7 +16,9 @@ Bools = npt.NDArray[np.bool_]
 
 
 class _Ranks(NamedTuple):
-    """For each class: its first producer (index into `Tables.produced`) and its first element there; whether it is a unit."""
+    """For each class: its first producer (index into `Tables.produced`) and its first element there; whether it
+    is a unit.
+    """
 
     producer: Ints
     place: Ints

@@ -21,7 +21,9 @@ GRANULARITIES = ("head", "head_dim")
 
 
 class ChannelGraph:
-    """Groups of coupled units. Tensors are those of the model that was analysed, by name; the graph holds no weights."""
+    """Groups of coupled units. Tensors are those of the model that was analysed, by name; the graph holds no
+    weights.
+    """
 
     def __init__(self, tables: Tables, solution: Solution) -> None:
         self._tables = tables
@@ -85,7 +87,9 @@ def analyze(model: ir.Model, *, granularity: str = "head", freeze: str | None = 
 def _checked(group: Group, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     array = np.asarray(mask)
     if array.dtype != np.bool_ or array.shape != (group.width,):
-        raise UsageError(f"the keep mask of {group.name} must be {group.width} booleans, not {array.dtype}{array.shape}")
+        raise UsageError(
+            f"the keep mask of {group.name} must be {group.width} booleans, not {array.dtype}{array.shape}"
+        )
     if int(array.sum()) < group.min_keep:
         raise UsageError(f"{group.name} must keep at least {group.min_keep} of its {group.width} units")
     return array

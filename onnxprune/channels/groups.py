@@ -20,10 +20,14 @@ class Contraction:
 
 
 class Owner(Mapping[AxisKey, Ints]):
-    """For each axis of a group the unit of each element, -1 where the element is not the group's. Computed on demand."""
+    """For each axis of a group the unit of each element, -1 where the element is not the group's. Computed on
+    demand.
+    """
 
     def __init__(self, axes: Mapping[AxisKey, int], labels: Mapping[int, Ints], members: Ints) -> None:
-        """`axes` maps axis to strand, `labels` strand to class per element, `members` are the group's classes by unit."""
+        """`axes` maps axis to strand, `labels` strand to class per element, `members` are the group's classes by
+        unit.
+        """
         self._axes = axes
         self._labels = labels
         self._order = np.argsort(members, kind="stable")

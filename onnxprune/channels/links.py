@@ -29,11 +29,13 @@ class AxisRef(NamedTuple):
 
 
 class Tie(NamedTuple):
-    """Element j of `b` is element index[j] of `a`; without an index, element j. -1 means `b` makes the element itself."""
+    """Element j of `b` is element index[j] of `a`; without an index, element j. -1 means `b` makes the element
+    itself.
+    """
 
     a: AxisRef
     b: AxisRef
-    index: Ints | None = None
+    index: Ints | None = None  # type: ignore[assignment]  # a tuple has a method of this name
 
 
 class Contract(NamedTuple):

@@ -1,7 +1,7 @@
 """One table from (domain, op type, opset) to the rule that links a node's axes, and one to the hook that resizes it.
 
-A rule is a generator function `(node, opset)` that yields links, or raises `Barrier(reason)`. It never changes anything.
-An axis that no link mentions keeps its size: forgetting an axis costs pruning, never correctness.
+A rule is a generator function `(node, opset)` that yields links, or raises `Barrier(reason)`. It never changes
+anything. An axis that no link mentions keeps its size: forgetting an axis costs pruning, never correctness.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.channels.cut import Cut
 from onnxprune.channels.facts import operand
-from onnxprune.channels.links import AxisRef, Barrier, Link, OpLinks, Operand, Tie
+from onnxprune.channels.links import AxisRef, Barrier, Link, Operand, OpLinks, Tie
 
 Rule = Callable[[gs.Node, int], Iterator[Link]]
 Hook = Callable[[gs.Node, int, Cut], None]
@@ -120,7 +120,7 @@ def _check(links: tuple[Link, ...], operands: dict[str, Operand]) -> None:
         if link.index is None:
             fits = a == b
         else:
-            fits = len(link.index) == b and (b == 0 or (-1 <= link.index.min() and link.index.max() < a))
+            fits = len(link.index) == b and (b == 0 or (link.index.min() >= -1 and link.index.max() < a))
         if not fits:
             raise Barrier(f"the sizes of {link.a} ({a}) and {link.b} ({b}) do not fit")
 

@@ -25,9 +25,9 @@ Bools = npt.NDArray[np.bool_]
 class Solution:
     """Classes of elements.
 
-    strand: strand of each axis; start: first id of each strand, with one more entry for the end; label: class of each id;
-    pinned: whether a class stays; ties and pins: all that was declared, block choices included (axes numbered from
-    `len(tables.keys)` on are the digits of blocks).
+    strand: strand of each axis; start: first id of each strand, with one more entry for the end; label: class of each
+    id; pinned: whether a class stays; ties and pins: all that was declared, block choices included (axes numbered
+    from `len(tables.keys)` on are the digits of blocks).
     """
 
     strand: Ints
@@ -65,7 +65,9 @@ def _apply(choice: Choice, sizes: list[int], ties: list[AxisTie], pins: list[Axi
         sizes.append(atom.size)
         for axis, stride in ((left, atom.left_stride), (right, atom.right_stride)):
             ties.append(AxisTie(len(sizes) - 1, axis, digits(sizes[axis], stride, atom.size), block.node))
-    reason = f"{block.node}: " + ("another axis of the same reshape varies" if varying else "no axis of it can vary alone")
+    reason = f"{block.node}: " + (
+        "another axis of the same reshape varies" if varying else "no axis of it can vary alone"
+    )
     pins.extend(AxisPin(axis, None, reason) for axis in (*block.left, *block.right) if axis not in varying)
 
 

@@ -1,8 +1,9 @@
 """OpLinks as one line, for people and for golden tests.
 
-`(a b . .), (c b . .), (c) -> (a c . .)  contract=b produce=c`: operands in order, axes that share a letter lose elements
-together, `.` keeps its size, `(a b)` is one axis made of two digits, `_` an operand that is left out. Behind it come the
-ties that reorder (`b=a[0:8]`, `b=a[%4]`, `b=a[/9]`; `-` is an element the node makes itself) and the other links.
+`(a b . .), (c b . .), (c) -> (a c . .)  contract=b produce=c`: operands in order, axes that share a letter lose
+elements together, `.` keeps its size, `(a b)` is one axis made of two digits, `_` an operand that is left out. Behind
+it come the ties that reorder (`b=a[0:8]`, `b=a[%4]`, `b=a[/9]`; `-` is an element the node makes itself) and the
+other links.
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ from itertools import count
 import numpy as np
 
 from onnxprune.channels.factors import atoms
-from onnxprune.channels.links import AxisKey, AxisRef, Contract, Inexact, Ints, Operand, OpLinks, Pin, Produce, Role, Tie
+from onnxprune.channels.links import (
+    AxisKey,
+    AxisRef,
+    Contract,
+    Inexact,
+    Ints,
+    Operand,
+    OpLinks,
+    Pin,
+    Produce,
+    Role,
+    Tie,
+)
 
 _RUNS = 8
 

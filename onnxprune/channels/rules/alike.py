@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import onnx_graphsurgeon as gs
 
 from onnxprune.channels.facts import matches, rank, ref, shape
-from onnxprune.channels.links import Link, Tie
+from onnxprune.channels.links import Link, Pin, Tie
 
 
 def pass_through(x: gs.Tensor, y: gs.Tensor, axes: Iterable[int] | None = None) -> Iterator[Link]:
@@ -17,11 +17,21 @@ def pass_through(x: gs.Tensor, y: gs.Tensor, axes: Iterable[int] | None = None) 
             yield Tie(ref(x, axis), ref(y, axis))
 
 
+def on_its_own(x: gs.Tensor) -> Iterator[Link]:
+    """The node reads nothing from these axes that depends on their size: they may change as they like."""
+    yield from pass_through(x, x)
+
+
 def broadcast(operands: Sequence[gs.Tensor], y: gs.Tensor) -> Iterator[Link]:
-    """Numpy broadcasting: an axis that spans the output's axis is tied to it; one of size 1 serves all elements."""
+    """Numpy broadcasting: an axis that spans the output's axis is tied to it; one of size 1 serves all elements.
+
+    Where an operand's size is unknown but the output's is not, the output keeps its size: the operand may span it.
+    """
     for x in operands:
         offset = rank(y) - rank(x)
         for axis, dim in enumerate(shape(x)):
             out = shape(y)[axis + offset]
             if isinstance(dim, int) and dim != 1 and matches(dim, out):
                 yield Tie(ref(x, axis), ref(y, axis + offset))
+            elif dim != 1 and isinstance(out, int):
+                yield Pin(ref(y, axis + offset), f"the size of {x.name}:{axis} is not known")

@@ -15,7 +15,9 @@ from onnxprune.channels.registry import op_rule, resize_hook
 
 @op_rule("Conv")
 def conv(node: gs.Node, opset: int) -> Iterator[Link]:
-    """W is (M, C/group, kernel...). The same offset leaves every group; with one channel a group, whole groups leave."""
+    """W is (M, C/group, kernel...). The same offset leaves every group; with one channel a group, whole groups
+    leave.
+    """
     x, w = node.inputs[:2]
     y = node.outputs[0]
     _constant_weight(w)

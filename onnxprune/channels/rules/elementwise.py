@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
-from onnxprune.channels.facts import present
 from onnxprune.channels.links import Link
 from onnxprune.channels.registry import op_rule
-from onnxprune.channels.rules.alike import broadcast, pass_through
+from onnxprune.channels.rules.alike import broadcast, on_its_own, pass_through
 
 UNARY = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
@@ -48,6 +47,7 @@ def clip(node: gs.Node, opset: int) -> Iterator[Link]:
 def cast_like(node: gs.Node, opset: int) -> Iterator[Link]:
     """Only the element type of the second operand is read; its axes are free to change on their own."""
     yield from pass_through(node.inputs[0], node.outputs[0])
+    yield from on_its_own(node.inputs[1])
 
 
 @op_rule("Dropout")
@@ -56,4 +56,3 @@ def dropout(node: gs.Node, opset: int) -> Iterator[Link]:
     for y in node.outputs:
         if y.name:
             yield from pass_through(node.inputs[0], y)
-    assert present(node, 0) is not None

@@ -94,5 +94,3 @@ def _block(node: gs.Node) -> int:
     if block < 1:
         raise Barrier(f"blocksize={block}")
     return block * block
-
-

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from onnxprune.channels.cut import Cut, editable, shape_entries
+from onnxprune.channels.factors import atoms, blocks
 from onnxprune.channels.facts import attribute_ints, parameter, rank, ref, shape, size
-from onnxprune.channels.factors import blocks
-from onnxprune.channels.links import Barrier, Link, Tie
+from onnxprune.channels.links import Barrier, Link, Pin, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
 
 
@@ -62,7 +62,10 @@ def _regroup(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
         dims = [shape(x)[a] for a in wide_left] + [shape(y)[b] for b in wide_right]
         if not wide_left or not wide_right or not all(isinstance(dim, int) and dim > 0 for dim in dims):
             continue
-        if not fixed.intersection(right):
+        if not atoms([int(d) for d in dims[: len(wide_left)]], [int(d) for d in dims[len(wide_left) :]]):
+            refs = [ref(x, a) for a in wide_left] + [ref(y, b) for b in wide_right]
+            yield from (Pin(each, f"sizes {dims} do not factor into common digits") for each in refs)
+        elif not fixed.intersection(right):
             yield Tie(ref(x, *wide_left), ref(y, *wide_right))
 
 

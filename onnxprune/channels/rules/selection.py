@@ -86,10 +86,7 @@ def _write_slice(node: gs.Node, opset: int, cut: Cut, place: int, positions: Int
     end = int(positions[-1]) + (1 if step > 0 else -1) if len(positions) else start
     end = np.iinfo(np.int64).min + 1 if end < 0 else end
     for name, slot, value in (("starts", 1, start), ("ends", 2, end), ("steps", 4, step)):
-        if opset < 10:
-            values = parameter(node, name, 9)
-        else:
-            values = constant_ints(present(node, slot))
+        values = parameter(node, name, 9) if opset < 10 else constant_ints(present(node, slot))
         if values is None and step == 1:
             continue
         values = [1] * len(constant_ints(present(node, 1)) or []) if values is None else list(values)
