@@ -1,0 +1,201 @@
+"""The Python API: the same engine that the command line runs.
+
+    result = onnxprune.compress("model.onnx", target_latency="0.5x", calib_data=arrays)
+    result.model            # onnx.ModelProto
+    result.report["met"]    # the report as plain data
+
+Every function raises the errors of `onnxprune.errors`; one that ends a run (target not met, accuracy) carries the report as `error.report`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune import ir
+from onnxprune.canonical import canonicalize
+from onnxprune.channels import ChannelGraph
+from onnxprune.errors import OnnxpruneError
+from onnxprune.progress import Progress, SilentProgress
+from onnxprune.report import Report
+from onnxprune.search import compression, pruning
+from onnxprune.search.prepare import concrete_inputs, load_feeds, prepare, stored
+from onnxprune.stats import model_drift
+
+__all__ = ["Result", "analyze", "benchmark", "canonicalize", "compare", "compress", "prune"]
+
+ModelLike = str | Path | onnx.ModelProto
+Data = str | Path | Mapping[str, np.ndarray] | None
+Evaluate = Callable[[Any], float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A compressed model and its report (see docs/report.md)."""
+
+    model: onnx.ModelProto
+    report: dict[str, Any]
+
+
+def compress(
+    model: ModelLike,
+    *,
+    target_latency: str | None = None,
+    calib_data: Data = None,
+    eps: Sequence[str] = ("cpu",),
+    evaluate: Evaluate | None = None,
+    output: str | Path | None = None,
+    report: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Compresses a model to a measured latency target.
+
+    target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input name, an .npz or a folder.
+    evaluate: FUNC(session) -> float, higher is better. options: the fields of `onnxprune.search.compression.Request`, named like the options of the
+    command line (threads, batch, input_shapes, precision, drop_branches, max_drift, max_drop, seed, best_effort, ...).
+
+    Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        request = compression.Request(
+            path=stored(model, Path(folder)),
+            target_latency=target_latency,
+            calib_data=calib_data,
+            eps=tuple(eps),
+            evaluate=evaluate,
+            **options,
+        )
+        return _run(lambda told: compression.run(request, Path(folder), told), output, report, progress)
+
+
+def prune(
+    model: ModelLike,
+    *,
+    calib_data: Data = None,
+    output: str | Path | None = None,
+    report: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Prunes by `ratio` (fraction removed of every group), to `macs` (fraction left), or by `spec` (a JSON file or mapping of what stays).
+
+    No latency, no quantization. options: the fields of `onnxprune.search.pruning.Request`.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        request = pruning.Request(path=stored(model, Path(folder)), calib_data=calib_data, **options)
+        return _run(lambda told: pruning.run(request, told), output, report, progress)
+
+
+def _run(
+    work: Callable[[Progress], tuple[ir.Model | None, Report, OnnxpruneError | None]],
+    output: str | Path | None,
+    report: str | Path | None,
+    progress: Progress | None,
+) -> Result:
+    """Runs, writes the report first and the model last, and raises what the run ended with."""
+    begin = time.perf_counter()
+    model, facts, error = work(progress or SilentProgress())
+    facts.seconds = round(time.perf_counter() - begin, 3)
+    if report is not None:
+        Path(report).write_text(facts.to_json(), encoding="utf-8")
+    plain = facts.to_dict()
+    if model is not None and output is not None:
+        ir.save(model, Path(output), overwrite=True)
+    if error is not None:
+        error.report = plain  # type: ignore[attr-defined]
+        raise error
+    assert model is not None
+    return Result(ir.to_proto(model), plain)
+
+
+def analyze(
+    model: ModelLike,
+    *,
+    granularity: str = "head",
+    freeze: str | None = None,
+    freeze_initializers: bool = False,
+    keep_batchnorm: bool = False,
+    progress: Progress | None = None,
+) -> ChannelGraph:
+    """The groups of coupled units of a model in canonical form, and why everything else is frozen."""
+    from onnxprune import channels
+
+    proto = canonicalize(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
+    (progress or SilentProgress()).stage("analysing")
+    return channels.analyze(ir.from_proto(proto), granularity=granularity, freeze=freeze)  # type: ignore[arg-type]
+
+
+def benchmark(
+    models: Sequence[ModelLike],
+    *,
+    eps: Sequence[str] = ("cpu",),
+    threads: int | None = None,
+    batch: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    ep_options: Mapping[str, str] | None = None,
+    calib_data: Data = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measures models on every EP, interleaved and in fresh processes; the first is the baseline of every speedup."""
+    from runtime_bench import bench
+
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        paths = [stored(model, Path(folder) / str(index)) for index, model in enumerate(models)]
+        first = ir.load(paths[0])
+        feeds = load_feeds(calib_data, first, seed, input_shapes or {})
+        shapes = concrete_inputs(first, feeds, batch or 1, input_shapes or {})
+        targets = compression.targets(eps, threads, batch, shapes, ep_options or {})
+        told = progress or SilentProgress()
+        result = bench(
+            [str(path) for path in paths],
+            targets,
+            feeds.take(range(min(len(feeds), 8))).arrays,
+            seed=seed,
+            progress=lambda share, text: told.stage("measuring", f"{share:.0%} {text}"),
+        )
+    plain = result.to_json()
+    plain["measurements"] = [
+        {
+            "model": str(name) if isinstance(name, str | Path) else f"model {index + 1}",
+            "ep": target.alias,
+            **arm.to_json()["timing"],
+            "speedup": arm.to_json()["speedup"],
+        }
+        for target, comparison in zip(targets, result.comparisons, strict=True)
+        for index, (name, arm) in enumerate(zip(models, comparison.arms, strict=True))
+    ]
+    return plain
+
+
+def compare(
+    original: ModelLike, compressed: ModelLike, *, calib_data: Data = None, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Drift of every output of `compressed` from `original`'s on the same inputs (see docs/report.md)."""
+    (progress or SilentProgress()).stage("comparing outputs")
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        first, second = (
+            ir.load(stored(model, Path(folder) / name)) for model, name in ((original, "a"), (compressed, "b"))
+        )
+        feeds = load_feeds(calib_data, first, seed, {})
+        outputs = model_drift(first, second, feeds)
+    return {
+        "metric": "relative output error",
+        "outputs": outputs,
+        "value": max(outputs.values(), default=0.0),
+        "synthetic_data": feeds.synthetic,
+    }
+
+
+def default_threads() -> int:
+    """Physical cores, as far as the system tells."""
+    return compression.physical_cores(os.cpu_count() or 1)

@@ -1,0 +1,322 @@
+"""Compression to a latency target, whole: prepare, search, decide whether the result may be had, and report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune import channels, ir
+from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
+from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
+from onnxprune.progress import Progress
+from onnxprune.report import DriftFacts, EvalFacts, Report, TargetFacts
+from onnxprune.search import facts
+from onnxprune.search.engine import Outcome, search
+from onnxprune.search.options import PRECISIONS, SearchOptions
+from onnxprune.search.prepare import Prepared, prepare, split
+from onnxprune.search.pricing import scheme_name
+from onnxprune.search.workspace import Workspace
+from onnxprune.stats import Feeds
+from onnxprune.units import parse_target
+from passes.block_removal import branches
+from runtime_bench import Bench, LatencyTable, Target, versions
+from runtime_bench.host import host
+
+WARN_DRIFT, REFUSE_DRIFT = 0.1, 0.5
+DRIFT_METRIC = "relative output error on held-out samples"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `onnxprune MODEL --target-latency ...` asks for; field names are option names."""
+
+    path: Path
+    target_latency: str | None = None
+    calib_data: Any = None
+    eps: tuple[str, ...] = ("cpu",)
+    ep_options: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    batch: int | None = None
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    evaluate: Callable[[Any], float] | None = None
+    max_drop: float | None = None
+    max_drift: float | None = None
+    precision: Sequence[str] | None = None
+    drop_branches: bool = True
+    freeze: str | None = None
+    granularity: str = "head"
+    pipeline: str | None = None
+    best_effort: bool = False
+    freeze_initializers: bool = False
+    keep_batchnorm: bool = False
+    dump_canonical: str | Path | None = None
+    dump_ir: str | Path | None = None
+    cache_dir: str | Path | None = None
+    latency_table: str | Path | None = None
+    criterion: str = "obs"
+    compensate: bool = True
+    seed: int = 0
+    dry_run: bool = False
+
+    def search_options(self) -> SearchOptions:
+        """The part that the search sees."""
+        if self.target_latency is None:
+            raise UsageError("no target: give target_latency, such as 5ms or 0.5x")
+        precisions = tuple(self.precision or PRECISIONS)
+        wrong = [name for name in precisions if name not in PRECISIONS]
+        if wrong:
+            raise UsageError(f"unknown precision {wrong[0]!r}; choose among {', '.join(PRECISIONS)}")
+        return SearchOptions(
+            goal=parse_target(self.target_latency),
+            precisions=precisions,
+            drop_branches=self.drop_branches,
+            criterion=self.criterion,
+            compensate=self.compensate,
+            max_drift=self.max_drift,
+            seed=self.seed,
+            best_effort=self.best_effort,
+        )
+
+
+def targets(
+    eps: Sequence[str],
+    threads: int | None,
+    batch: int | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    options: Mapping[str, str],
+) -> list[Target]:
+    """One target an EP, all at the same shapes and threads."""
+    count = threads or physical_cores(os.cpu_count() or 1)
+    return [
+        Target(ep, options=tuple(options.items()), threads=count, batch=batch or 1, shapes=tuple(shapes.items()))
+        for ep in eps
+    ]
+
+
+def physical_cores(logical: int) -> int:
+    """Cores that this process may use, siblings of one core counted once where the system says so."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
+    try:
+        cores = set()
+        for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/core_cpus_list"):
+            cores.add(path.read_text())
+        return max(1, min(usable, len(cores) or usable))
+    except OSError:
+        return usable
+
+
+def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
+    """Compresses. Returns the model (None where it must not be written), the report, and the error the run ends with."""
+    if request.pipeline is None:
+        request.search_options()
+    made = targets(request.eps, request.threads, request.batch, {}, request.ep_options)
+    prepared = prepare(
+        request.path,
+        calib_data=request.calib_data,
+        batch=request.batch or 1,
+        input_shapes=request.input_shapes,
+        freeze_initializers=request.freeze_initializers,
+        keep_batchnorm=request.keep_batchnorm,
+        seed=request.seed,
+        progress=progress,
+    )
+    made = [replace(target, shapes=tuple(prepared.input_shapes.items())) for target in made]
+    _dump(request, prepared)
+    report = _report(request, prepared, made)
+    if prepared.feeds.synthetic:
+        report.notes.append("no calibration data: synthetic inputs were used, so drift says little about real data")
+        progress.decide(report.notes[-1])
+    with contextlib.ExitStack() as stack:
+        work = _workspace(request, prepared, made, folder, progress, stack)
+        if request.pipeline is not None:
+            return _pipeline(request, work, report)
+        outcome = search(work)
+        return _conclude(request, prepared, work, outcome, report)
+
+
+def _dump(request: Request, prepared: Prepared) -> None:
+    if request.dump_canonical is not None:
+        ir.save(prepared.base, Path(request.dump_canonical), overwrite=True)
+    if request.dump_ir is not None:
+        Path(request.dump_ir).write_text(ir.text(prepared.base), encoding="utf-8")
+
+
+def _report(request: Request, prepared: Prepared, made: Sequence[Target]) -> Report:
+    goal = parse_target(request.target_latency) if request.target_latency else None
+    return Report(
+        model=facts.model_facts(prepared.source, request.path, prepared.input_shapes, str(request.path)),
+        target=TargetFacts(goal.kind if goal else "none", goal.value if goal else 0.0, tuple(t.alias for t in made)),
+        seed=request.seed,
+        host=host(),
+        versions=versions(),
+        passes=facts.pass_facts(prepared.records),
+    )
+
+
+def _workspace(
+    request: Request,
+    prepared: Prepared,
+    made: Sequence[Target],
+    folder: Path,
+    progress: Progress,
+    stack: contextlib.ExitStack,
+) -> Workspace:
+    feeds, held = split(prepared.feeds, request.seed)
+    progress.stage("analysing")
+    graph = channels.analyze(prepared.base, granularity=request.granularity, freeze=request.freeze)  # type: ignore[arg-type]
+    base_file = folder / "lossless.onnx"
+    ir.save(prepared.base, base_file, overwrite=True)
+    arrays = held.take(range(min(len(held), 8))).arrays
+    benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
+    tables = [LatencyTable(bench, cache_dir=request.cache_dir, file=request.latency_table) for bench in benches]
+    goal = request.target_latency or "0.99x"
+    return Workspace(
+        original=request.path,
+        base=prepared.base,
+        base_file=base_file,
+        graph=graph,
+        branches=branches(prepared.base),
+        feeds=feeds,
+        held=held,
+        shapes=prepared.shapes,
+        options=replace(request, target_latency=goal).search_options(),
+        progress=progress,
+        folder=folder,
+        benches=benches,
+        tables=tables,
+    )
+
+
+def _conclude(
+    request: Request, prepared: Prepared, work: Workspace, outcome: Outcome, report: Report
+) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
+    report.search = work.rounds
+    report.peak_memory_bytes = facts.peak_memory()
+    report.met = outcome.met
+    if outcome.floor is not None:
+        report.floor = {target.alias: outcome.floor for target in work.targets}
+    if outcome.finished is None:
+        return None, report, _not_met(work, outcome)
+    _fill(prepared, work, outcome, report)
+    error = _gate(request, work, outcome, report)
+    if error is None and not outcome.met:
+        error = _not_met(work, outcome)
+    keep = error is None or (request.best_effort and isinstance(error, TargetNotMetError))
+    if error is not None:
+        report.met = False
+    return (outcome.finished.compressed if keep else None), report, (None if keep else error)
+
+
+def _fill(prepared: Prepared, work: Workspace, outcome: Outcome, report: Report) -> None:
+    done = outcome.finished
+    assert done is not None
+    path = work.file(done.compressed, "output")
+    report.output = facts.model_facts(done.compressed, path, prepared.input_shapes, None)
+    report.macs_ratio = report.output.macs / max(report.model.macs, 1)
+    report.params_ratio = report.output.params / max(report.model.params, 1)
+    report.groups = facts.group_facts(work.graph, done.keep)
+    report.dropped_branches = done.plan.dropped
+    report.scheme = scheme_name(done.plan.scheme)
+    report.float_nodes = done.plan.scheme.exclude if done.plan.scheme else ()
+    report.drift = DriftFacts(DRIFT_METRIC, done.worst_drift, dict(done.drift), bool(work.feeds.synthetic))
+    report.opset = (prepared.source.opset(), done.compressed.opset())
+    if report.opset[0] != report.opset[1]:
+        report.notes.append(f"the opset was raised from {report.opset[0]} to {report.opset[1]}")
+    if done.oracle is not None:
+        report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
+    for target, comparison in zip(
+        work.targets, outcome.certificate.comparisons if outcome.certificate else (), strict=False
+    ):
+        report.baseline[target.alias] = facts.latency_facts(comparison.arms[0])
+        report.lossless[target.alias] = facts.latency_facts(comparison.arms[1])
+        report.result[target.alias] = facts.latency_facts(comparison.arms[2])
+        report.speedup[target.alias] = facts.speedup_facts(comparison.arms[2])
+
+
+def _gate(request: Request, work: Workspace, outcome: Outcome, report: Report) -> OnnxpruneError | None:
+    """The accuracy gate: the user's metric where there is one, else the drift."""
+    done = outcome.finished
+    assert done is not None
+    if request.evaluate is not None:
+        work.progress.stage("evaluating")
+        before, after = (_evaluated(request, path) for path in (work.original, work.folder / "output.onnx"))
+        report.eval = EvalFacts("evaluation", before, after)
+        if request.max_drop is not None and before - after > request.max_drop:
+            return AccuracyError(
+                f"the metric falls from {before:.4g} to {after:.4g}, more than --max-drop {request.max_drop:g}; "
+                "ask for a higher latency, or allow a larger drop"
+            )
+    limit = request.max_drift
+    if limit is None and request.evaluate is None:
+        limit = REFUSE_DRIFT
+    if limit is not None and not done.worst_drift <= limit:
+        return AccuracyError(
+            f"the outputs drift by {done.worst_drift:.3f}, more than {limit:g}; ask for a higher latency, "
+            "give more calibration data, or raise --max-drift"
+        )
+    if done.worst_drift > WARN_DRIFT:
+        report.notes.append(f"warning: the outputs drift by {done.worst_drift:.3f}; check the metric that you care about")
+    return None
+
+
+def _evaluated(request: Request, path: Path) -> float:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    assert request.evaluate is not None
+    return float(request.evaluate(session))
+
+
+def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
+    goal = work.options.goal
+    if outcome.floor is None and outcome.certificate is None:
+        return TargetNotMetError("nothing in this model can be pruned, dropped or quantized; see onnxprune analyze")
+    if outcome.floor is not None:
+        floor = f"{outcome.floor:.3f}x of the input model ({outcome.floor * outcome.baseline_s[0] * 1e3:.3g} ms)"
+        return TargetNotMetError(f"the target {goal.text} cannot be met: the lowest latency measured is {floor}")
+    assert outcome.certificate is not None
+    share = outcome.certificate.share(goal, bound=True)
+    return TargetNotMetError(
+        f"the target {goal.text} was not certified: the 95 % bound of the latency is {share:.3f} of it; "
+        "try again on a quieter machine, or ask for a little more"
+    )
+
+
+def _pipeline(
+    request: Request, work: Workspace, report: Report
+) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
+    """Runs exactly the passes that the user wrote, and measures what they give."""
+    from onnxprune.search.certify import certify
+    from onnxprune.search.finish import Finished
+    from onnxprune.search.plan import Plan
+    from onnxprune.stats import model_drift
+
+    assert request.pipeline is not None
+    context = PassContext(feeds=work.feeds, seed=request.seed)
+    model, records = PassManager().run(work.base, parse_pipeline(request.pipeline), context)
+    report.passes.extend(facts.pass_facts(tuple(records)))
+    done = Finished(Plan(), model, model, {}, {}, model_drift(work.base, model, work.held), None)
+    certificate = certify(work, work.file(model, "pipeline"))
+    met = certificate.met(work.options.goal) if request.target_latency else True
+    prepared = Prepared(
+        request.path, ir.load(request.path), work.base, (), _all(work), work.shapes, dict(work.targets[0].shapes)
+    )
+    outcome = Outcome(met, done, certificate, None, (certificate.comparisons[0].baseline.timing.p50_ms * 1e-3,))
+    return _conclude(request, prepared, work, outcome, report)
+
+
+def _all(work: Workspace) -> Feeds:
+    return work.feeds
+
+
+def groups_left(keep: Mapping[str, np.ndarray]) -> int:
+    """Units kept over the narrowed groups."""
+    return sum(int(np.count_nonzero(mask)) for mask in keep.values())

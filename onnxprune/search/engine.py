@@ -1,0 +1,110 @@
+"""The whole search: from a workspace to a finished and certified model, or to the proof that the target cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnxprune.errors import OnnxpruneError
+from onnxprune.search.certify import Certificate, certify
+from onnxprune.search.finish import Finished, finish
+from onnxprune.search.plan import Plan, keep_masks
+from onnxprune.search.pricing import scheme_name
+from onnxprune.search.refine import CLOSE, Candidate, SchemeSearch
+from onnxprune.search.schemes import SchemeOption, scheme_options
+from onnxprune.search.sensitivity import Sensitivity, measure_sensitivity
+from onnxprune.search.workspace import Workspace
+
+ATTEMPTS = 3  # certifications: each later one aims lower by what the one before missed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search ends with. `floor`: the lowest measured ratio to the input model, worst target. `finished` is None only without best effort."""
+
+    met: bool
+    finished: Finished | None
+    certificate: Certificate | None
+    floor: float | None
+    baseline_s: tuple[float, ...]
+
+
+def search(work: Workspace) -> Outcome:
+    """Runs the search. The first thing tried is the lossless model: a target that it meets already needs no loss."""
+    work.progress.stage("measuring", "the input model")
+    looks = [bench.quick_ratio(work.original, [work.base_file])[0] for bench in work.benches]
+    baseline_s = tuple(look.baseline_p50_s for look in looks)
+    goal = tuple(work.options.goal.in_seconds(seconds) / seconds for seconds in baseline_s)
+    lossless = max(look.ratio / limit for look, limit in zip(looks, goal, strict=True))
+    work.progress.decide(
+        f"input model: {baseline_s[0] * 1e3:.3f} ms; after lossless passes {looks[0].ratio:.3f}x; target {goal[0]:.3f}x"
+    )
+    if lossless <= CLOSE[1]:
+        done = finish(work, Plan(), {})
+        certificate = certify(work, work.base_file)
+        if certificate.met(work.options.goal):
+            work.progress.decide("the lossless passes meet the target already")
+            return Outcome(True, done, certificate, None, baseline_s)
+    sensitivity = measure_sensitivity(work)
+    options = scheme_options(work)
+    searches = [
+        SchemeSearch(work, sensitivity, option.scheme, goal, baseline_s, option.error) for option in options
+    ]
+    return _best_of(work, sensitivity, searches, baseline_s)
+
+
+def _best_of(
+    work: Workspace, sensitivity: Sensitivity, searches: Sequence[SchemeSearch], baseline_s: tuple[float, ...]
+) -> Outcome:
+    """Refines schemes in the order of their predicted error, and stops at the first whose refined error the others cannot beat."""
+    predicted: list[tuple[float, SchemeSearch]] = []
+    for item in searches:
+        item.prepare()
+        solution = item.solve()
+        error = float("inf") if solution is None else solution.error + item.scheme_error
+        work.progress.decide(f"{scheme_name(item.scheme)}: predicted squared drift {error:.4g} at the target")
+        predicted.append((error, item))
+    predicted.sort(key=lambda pair: pair[0])
+    for attempt in range(ATTEMPTS):
+        best: Candidate | None = None
+        for error, item in predicted:
+            if best is not None and error >= best.error:
+                break
+            found = item.refine()
+            if found is not None and (best is None or found.error < best.error):
+                best = found
+        if best is None:
+            return _not_met(work, sensitivity, [item for _, item in predicted], baseline_s)
+        outcome = _certified(work, sensitivity, best, baseline_s)
+        if outcome.met:
+            return outcome
+        assert outcome.certificate is not None
+        missed = outcome.certificate.share(work.options.goal, bound=True)
+        work.progress.decide(f"certified bound is {missed:.3f} of the target; trying a little smaller ({attempt + 1})")
+        for item in searches:
+            item.goal = tuple(limit * min(0.99, 0.995 / missed) for limit in item.goal)
+    return outcome
+
+
+def _certified(
+    work: Workspace, sensitivity: Sensitivity, best: Candidate, baseline_s: tuple[float, ...]
+) -> Outcome:
+    finished = finish(work, best.plan, keep_masks(best.plan, sensitivity.curves))
+    path = work.file(finished.compressed, "compressed")
+    certificate = certify(work, path)
+    return Outcome(certificate.met(work.options.goal), finished, certificate, None, baseline_s)
+
+
+def _not_met(
+    work: Workspace, sensitivity: Sensitivity, searches: Sequence[SchemeSearch], baseline_s: tuple[float, ...]
+) -> Outcome:
+    """Measures how low the latency can go at all, and builds the best there is where the user asked for it."""
+    floors = [(max(c.ratios), c) for item in searches if (c := item.floor()) is not None]
+    tried = [(max(c.ratios), c) for item in searches for c in item.tried]
+    lowest = min((*floors, *tried), key=lambda pair: pair[0], default=None)
+    if lowest is None:
+        return Outcome(False, None, None, None, baseline_s)
+    if not work.options.best_effort:
+        return Outcome(False, None, None, lowest[0], baseline_s)
+    outcome = _certified(work, sensitivity, lowest[1], baseline_s)
+    return replace(outcome, floor=lowest[0])

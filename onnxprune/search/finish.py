@@ -1,0 +1,78 @@
+"""From a chosen plan to the finished model: compensate, slice, prove, quantize, and see what became of the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune import ir
+from onnxprune.errors import OnnxpruneError
+from onnxprune.search.plan import Plan, chosen_branches, narrowed
+from onnxprune.search.workspace import Workspace
+from onnxprune.stats import model_drift
+from passes.block_removal import Branch
+from passes.quantization import quantize
+from passes.structured_pruning.compensate import compensate
+from passes.verify_masking import Verdict, verify
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished model: `compressed` as it will be written, `floating` before quantization, drift by output on held-out samples."""
+
+    plan: Plan
+    compressed: ir.Model
+    floating: ir.Model
+    removed: Mapping[tuple[str, int], np.ndarray]
+    keep: Mapping[str, np.ndarray]
+    drift: Mapping[str, float]
+    oracle: Verdict | None
+
+    @property
+    def worst_drift(self) -> float:
+        """The drift of the output that drifted most."""
+        return max(self.drift.values(), default=0.0)
+
+
+def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finished:
+    """Builds a plan for good. Raises OnnxpruneError where the oracle finds a difference: the model is then not to be used."""
+    gone = chosen_branches(work.branches, plan)
+    removed = work.graph.removals(keep)
+    floating, alias = narrowed(work.base, work.graph, keep, gone)
+    changed = bool(removed or gone)
+    if work.options.compensate and changed:
+        work.progress.stage("compensating")
+        compensate(work.base, floating, removed, work.feeds, alias=alias, seed=work.options.seed)
+    oracle = _proved(work, floating, removed, gone) if work.options.verify and changed else None
+    compressed = floating
+    if plan.scheme is not None:
+        work.progress.stage("quantizing")
+        compressed = quantize(floating, work.feeds, plan.scheme)
+    work.progress.stage("comparing outputs")
+    drift = model_drift(work.base, compressed, work.held)
+    return Finished(plan, compressed, floating, removed, keep, drift, oracle)
+
+
+def _proved(
+    work: Workspace, floating: ir.Model, removed: Mapping[tuple[str, int], np.ndarray], gone: Sequence[Branch]
+) -> Verdict:
+    work.progress.stage("proving", "the pruned model against the masked original")
+    verdict = verify(
+        work.base,
+        floating,
+        removed,
+        work.held,
+        dropped=[branch_tensor(work.base, branch) for branch in gone],
+        weights="final" if work.options.compensate else "original",
+    )
+    if not verdict:
+        raise OnnxpruneError(f"the pruned model is not the masked original: {verdict.reason}; report this as a bug")
+    return verdict
+
+
+def branch_tensor(model: ir.Model, branch: Branch) -> str:
+    """Name of the tensor that a branch adds."""
+    add = next(node for node in model.graph.nodes if ir.node_key(node) == branch.add)
+    return str(add.inputs[branch.operand].name)

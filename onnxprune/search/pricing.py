@@ -1,0 +1,112 @@
+"""Prices: the latency terms of every scheme on every target, from the table, and the form of a cluster in each scheme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from onnxprune import ir
+from onnxprune.errors import ModelError, OnnxpruneError
+from onnxprune.search.latency_model import TablePlan, plan_table
+from onnxprune.search.solve import LatencyTerm
+from onnxprune.search.workspace import Workspace
+from passes.quantization import Scheme, fake_quantize_for_latency
+from runtime_bench import LatencyTable
+
+
+def scheme_name(scheme: Scheme | None) -> str:
+    """How reports and table keys call a scheme."""
+    if scheme is None:
+        return "float"
+    text = "dynamic-int8" if scheme.kind == "dynamic" else f"static-int8-{scheme.activation}"
+    return f"{text}, {len(scheme.exclude)} nodes in float" if scheme.exclude else text
+
+
+def price(
+    work: Workspace,
+    table: LatencyTable,
+    levels: Mapping[str, tuple[int, ...]],
+    branch_of: Mapping[str, int],
+    scheme: Scheme | None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[LatencyTerm, ...]:
+    """Latency terms of the base model in one scheme on the target of `table`. Clusters of excluded nodes are priced in float."""
+    if scheme is not None and scheme.exclude:
+        whole = _plan(work, levels, branch_of, replace(scheme, exclude=()))
+        kept = _plan(work, levels, branch_of, None)
+        plain, quantized = _terms(kept, table, tell), _terms(whole, table, tell)
+        excluded = set(scheme.exclude)
+        return tuple(
+            p if cluster.nodes & excluded else q
+            for p, q, cluster in zip(plain, quantized, whole.priced, strict=True)
+        )
+    return _terms(_plan(work, levels, branch_of, scheme), table, tell)
+
+
+def _plan(
+    work: Workspace, levels: Mapping[str, tuple[int, ...]], branch_of: Mapping[str, int], scheme: Scheme | None
+) -> TablePlan:
+    def finish(model: ir.Model) -> onnx.ModelProto:
+        if scheme is None:
+            return ir.to_proto(model)
+        try:
+            return without_borders(ir.to_proto(fake_quantize_for_latency(model, scheme)))
+        except ModelError:  # nothing in this cluster has a quantized form: it runs as it is
+            return ir.to_proto(model)
+
+    return plan_table(work.base, work.graph, work.shapes, levels, branch_of, finish, scheme_name(scheme))
+
+
+def _terms(plan: TablePlan, table: LatencyTable, tell: Callable[[str], None]) -> tuple[LatencyTerm, ...]:
+    def build(key: str) -> bytes:
+        tell(key)
+        try:
+            return plan.builders[key]()
+        except OnnxpruneError:  # a level that cannot be built is a level that cannot be measured
+            return b""
+
+    return tuple(_without_gaps(term) for term in plan.terms(table.lookup(plan.builders, build)))
+
+
+def _without_gaps(term: LatencyTerm) -> LatencyTerm:
+    """Levels that could not be measured cost as much as the dearest one that could, so that nothing is gained by them."""
+    if np.isfinite(term.seconds).all():
+        return term
+    known = term.seconds[np.isfinite(term.seconds)]
+    return replace(term, seconds=np.where(np.isfinite(term.seconds), term.seconds, known.max() if known.size else 0.0))
+
+
+def without_borders(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A quantized model whose inputs and outputs are the quantized tensors themselves, as between clusters of a whole model."""
+    graph = proto.graph
+    inputs = {value.name for value in graph.input}
+    outputs = {value.name: value for value in graph.output}
+    gone = []
+    types = {t.name: t.data_type for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] in inputs and _readers(graph, node.input[0]) == 1:
+            border = next(value for value in graph.input if value.name == node.input[0])
+            border.name = node.output[0]
+            border.type.tensor_type.elem_type = types.get(node.input[2], onnx.TensorProto.UINT8)
+            gone.append(node)
+        elif node.op_type == "DequantizeLinear" and node.output[0] in outputs and not _readers(graph, node.output[0]):
+            border = outputs[node.output[0]]
+            border.name = node.input[0]
+            border.type.tensor_type.elem_type = types.get(node.input[2], onnx.TensorProto.UINT8)
+            gone.append(node)
+    for node in gone:
+        graph.node.remove(node)
+    return proto
+
+
+def _readers(graph: onnx.GraphProto, name: str) -> int:
+    return sum(list(node.input).count(name) for node in graph.node)
+
+
+def predicted(terms: Sequence[LatencyTerm]) -> float:
+    """Sum of the table at full width with nothing dropped."""
+    return math.fsum(float(term.seconds[tuple(size - 1 for size in term.seconds.shape)]) for term in terms)

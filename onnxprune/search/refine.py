@@ -1,0 +1,175 @@
+"""Measure, correct, solve again: from predicted latencies to a plan whose measured latency lands just under the target.
+
+A round solves the integer programme for a budget of table seconds, builds the plan without compensation (latency does not depend on the values of
+weights), measures it against the input model, and moves the budget by what the prediction missed, inside the bracket of budgets known to fit and
+known not to. The last rounds give back: the largest plan that still fits wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnxprune.errors import OnnxpruneError
+from onnxprune.search.latency_model import Calibration, fit_calibration
+from onnxprune.search.plan import Plan, chosen_branches, keep_masks, narrowed
+from onnxprune.search.pricing import price, scheme_name
+from onnxprune.search.sensitivity import Sensitivity
+from onnxprune.search.solve import LatencyTerm, Problem, Solution, cheapest, evaluate, solve
+from onnxprune.search.workspace import Workspace
+from passes.quantization import Scheme, fake_quantize_for_latency
+
+LANDING = 0.975
+"""Where in the target a round aims: above it the bound of the certified P50 may pass the target."""
+CLOSE = (0.955, 0.988)
+"""Share of the target at which no further round is needed."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that was measured: its latency over the input model's on every target, the predicted error, and the solution."""
+
+    plan: Plan
+    solution: Solution
+    ratios: tuple[float, ...]
+    error: float
+
+    def share(self, goal: Sequence[float]) -> float:
+        """The largest measured latency as a share of its target: at most 1 fits."""
+        return max(ratio / limit for ratio, limit in zip(self.ratios, goal, strict=True))
+
+
+@dataclass
+class SchemeSearch:
+    """The search in one scheme. `goal`: target ratios to the input model, `baseline_s`: its seconds, one entry a target."""
+
+    work: Workspace
+    sensitivity: Sensitivity
+    scheme: Scheme | None
+    goal: tuple[float, ...]
+    baseline_s: tuple[float, ...]
+    scheme_error: float = 0.0
+    terms: tuple[tuple[LatencyTerm, ...], ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    tried: list[Candidate] = field(default_factory=list)
+    _count: int = 0
+
+    def prepare(self) -> None:
+        """Prices every level from the table, and calibrates the sum on two whole models: full width, and half of everything."""
+        tell = self._tell("pricing levels")
+        self.terms = tuple(
+            price(self.work, table, self.sensitivity.levels, self.sensitivity.branch_of_node, self.scheme, tell)
+            for table in self.work.tables
+        )
+        problem = self.problem(tuple(0.0 for _ in self.terms))
+        full = evaluate(problem, {c.group: len(c.widths) - 1 for c in problem.choices}, 0)
+        half = evaluate(
+            problem, {c.group: (len(c.widths) - 1) // 2 for c in problem.choices}, len(problem.branch_error) // 3
+        )
+        points = [self.measure(full)]
+        if half.level != full.level or half.dropped:
+            points.append(self.measure(half))
+        self.calibrations = tuple(
+            fit_calibration(
+                [p.solution.seconds[i] for p in points], [p.ratios[i] * self.baseline_s[i] for p in points]
+            )
+            for i in range(len(self.terms))
+        )
+
+    def problem(self, budget: tuple[float, ...]) -> Problem:
+        """The integer programme for budgets in table seconds."""
+        return Problem(self.sensitivity.choices, self.sensitivity.drops.steps, self.terms, budget)
+
+    def solve(self, factor: float = 1.0) -> Solution | None:
+        """The best plan predicted to take `factor` times the target."""
+        budget = tuple(
+            calibration.budget(limit * seconds * factor)
+            for calibration, limit, seconds in zip(self.calibrations, self.goal, self.baseline_s, strict=True)
+        )
+        return solve(self.problem(budget)) if min(budget) > 0 else None
+
+    def plan(self, solution: Solution) -> Plan:
+        """The plan of a solution: groups at full width and those inside dropped branches are left out."""
+        gone = self.sensitivity.drops.branches[: solution.dropped]
+        inside = {g for g, branch in self.sensitivity.branch_of_group.items() if branch < solution.dropped}
+        widths: dict[str, int] = {}
+        for choice in self.sensitivity.choices:
+            width = choice.widths[solution.level[choice.group]]
+            if width < choice.widths[-1] and choice.group not in inside:
+                widths[choice.group] = width
+        return Plan(widths, tuple(branch.name for branch in gone), self.scheme)
+
+    def measure(self, solution: Solution) -> Candidate:
+        """Builds the plan of a solution quickly and measures it."""
+        plan = self.plan(solution)
+        keep = keep_masks(plan, self.sensitivity.curves)
+        model, _ = narrowed(self.work.base, self.work.graph, keep, chosen_branches(self.work.branches, plan))
+        if self.scheme is not None:
+            model = fake_quantize_for_latency(model, self.scheme, self.work.probe_feeds().take(range(2)))
+        self._count += 1
+        file = self.work.file(model, "candidate")
+        candidate = Candidate(plan, solution, self.work.ratios(file), solution.error + self.scheme_error)
+        self.tried.append(candidate)
+        self.work.rounds.append(self._entry(candidate))
+        return candidate
+
+    def _entry(self, candidate: Candidate) -> Mapping[str, object]:
+        predicted = [
+            calibration.seconds(seconds) / baseline
+            for calibration, seconds, baseline in zip(
+                self.calibrations, candidate.solution.seconds, self.baseline_s, strict=False
+            )
+        ]
+        return {
+            "scheme": scheme_name(self.scheme),
+            "dropped": candidate.solution.dropped,
+            "narrowed": len(candidate.plan.widths),
+            "predicted_ratio": predicted,
+            "measured_ratio": list(candidate.ratios),
+            "predicted_error": candidate.error,
+        }
+
+    def refine(self) -> Candidate | None:
+        """The candidate with the least predicted error that is measured to fit, or None."""
+        fits, misses = 0.0, float("inf")
+        factor = LANDING
+        for _ in range(self.work.options.rounds):
+            solution = self.solve(factor)
+            if solution is None:
+                fits, factor = factor, factor * 1.15 if misses == float("inf") else (factor + misses) / 2
+                if factor > 4:
+                    break
+                continue
+            known = next((c for c in self.tried if self._same(c.solution, solution)), None)
+            candidate = known or self.measure(solution)
+            share = candidate.share(self.goal)
+            self._tell("measuring")(f"{share * max(self.goal):.3f}x measured for a target of {max(self.goal):g}x")
+            if CLOSE[0] <= share <= CLOSE[1]:
+                break
+            if share > CLOSE[1]:
+                misses = min(misses, factor)
+            else:
+                fits = max(fits, factor)
+            step = factor * LANDING / share
+            inside = fits < step < misses
+            factor = step if inside else (fits + min(misses, fits * 1.3 + 1e-9)) / 2 if fits else factor * 0.9
+            if misses / max(fits, 1e-9) < 1.004:
+                break
+        return self.best()
+
+    def best(self, share: float = CLOSE[1]) -> Candidate | None:
+        """The measured candidate with the least predicted error among those that take at most `share` of every target."""
+        return min((c for c in self.tried if c.share(self.goal) <= share), key=lambda c: c.error, default=None)
+
+    def floor(self) -> Candidate | None:
+        """The narrowest plan of all, measured; None where it cannot be built."""
+        try:
+            return self.measure(cheapest(self.problem(tuple(0.0 for _ in self.terms))))
+        except OnnxpruneError:
+            return None
+
+    def _same(self, a: Solution, b: Solution) -> bool:
+        return self.plan(a) == self.plan(b)
+
+    def _tell(self, stage: str):  # type: ignore[no-untyped-def]
+        return lambda text: self.work.progress.stage(stage, f"{scheme_name(self.scheme)}: {text}")

@@ -1,0 +1,87 @@
+"""What every level does to the outputs: curves and probes for widths, a measured order for branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxprune import ir
+from onnxprune.channels import Group
+from onnxprune.search import levels as level_choice
+from onnxprune.search.depth import DropOrder, drop_order
+from onnxprune.search.solve import WidthChoice
+from onnxprune.search.workspace import Workspace
+from passes.block_removal import Branch
+from passes.structured_pruning.levels import build_levels
+from passes.structured_pruning.obs import Curve
+from passes.structured_pruning.probe import probe
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Levels and their errors (squared relative output error), for widths and for depth."""
+
+    curves: Mapping[str, Curve]
+    levels: Mapping[str, tuple[int, ...]]
+    choices: tuple[WidthChoice, ...]
+    drops: DropOrder
+    branch_of_node: Mapping[str, int]
+    branch_of_group: Mapping[str, int]
+
+
+def measure_sensitivity(work: Workspace) -> Sensitivity:
+    """Prices the loss of every level of every group and of every branch."""
+    work.progress.stage("ranking units", f"{len(work.graph.groups)} groups")
+    curves = build_levels(work.base, work.graph, work.feeds, work.options.criterion, work.options.seed)
+    groups = [group for group in work.graph.groups if group.name in curves]
+    levels = {group.name: level_choice.widths(group) for group in groups}
+    drops = DropOrder()
+    if work.options.drop_branches:
+        work.progress.stage("ranking branches", f"{len(work.branches)} branches")
+        saved = branch_macs(work, work.branches)
+        drops = drop_order(
+            work.base,
+            work.branches,
+            work.probe_feeds(),
+            saved,
+            lambda text: work.progress.stage("ranking branches", text),
+        )
+    branch_of_node = {key: index for index, branch in enumerate(drops.branches) for key in branch.dropped}
+    branch_of_group = {group.name: at for group in groups if (at := _branch_of(group, branch_of_node)) is not None}
+    probes = _probes(work, groups, levels, curves)
+    choices = level_choice.width_choices(groups, levels, curves, probes, branch_of_group)
+    return Sensitivity(curves, levels, choices, drops, branch_of_node, branch_of_group)
+
+
+def _probes(
+    work: Workspace,
+    groups: Sequence[Group],
+    levels: Mapping[str, tuple[int, ...]],
+    curves: Mapping[str, Curve],
+) -> dict[str, list[level_choice.Probe]]:
+    """Two levels of every group, each alone in the dense network: about a half and about a quarter of its units."""
+    feeds = work.probe_feeds()
+    found: dict[str, list[level_choice.Probe]] = {}
+    for position, group in enumerate(groups):
+        work.progress.stage("probing levels", f"{position + 1} of {len(groups)} groups")
+        ladder = levels[group.name]
+        picks = sorted({ladder[len(ladder) // 2], ladder[len(ladder) // 4]} - {group.width})
+        errors = probe(work.base, work.graph, group, curves[group.name], picks, feeds)
+        found[group.name] = [level_choice.Probe(w, e) for w, e in zip(picks, errors, strict=True)]
+    return found
+
+
+def branch_macs(work: Workspace, branches: Sequence[Branch]) -> dict[str, float]:
+    """MACs in each branch, at least one: what dropping it saves, before anything is measured."""
+    nodes = {ir.node_key(node): node for node in work.base.graph.nodes}
+    return {
+        branch.name: max(1.0, float(sum(ir.node_macs(nodes[key], work.shapes) for key in branch.dropped)))
+        for branch in branches
+    }
+
+
+def _branch_of(group: Group, branch_of_node: Mapping[str, int]) -> int | None:
+    """The branch that holds every producer and consumer of a group, if one does."""
+    homes = {branch_of_node.get(contraction.node) for contraction in group.contractions}
+    return homes.pop() if len(homes) == 1 else None
+

@@ -1,0 +1,56 @@
+"""What stays the same during one search: the model, its channel graph, the data, and where and how latency is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune import ir
+from onnxprune.channels import ChannelGraph
+from onnxprune.progress import Progress
+from onnxprune.search.options import SearchOptions
+from onnxprune.stats import Feeds
+from passes.block_removal import Branch
+from runtime_bench import Bench, LatencyTable, Target
+
+
+@dataclass
+class Workspace:
+    """One search. `original` is the file that the user gave, `base` the canonical model, `feeds` what the search sees, `held` what it does not."""
+
+    original: Path
+    base: ir.Model
+    base_file: Path
+    graph: ChannelGraph
+    branches: Sequence[Branch]
+    feeds: Feeds
+    held: Feeds
+    shapes: Mapping[str, tuple[int, ...]]
+    options: SearchOptions
+    progress: Progress
+    folder: Path
+    benches: Sequence[Bench] = ()
+    tables: Sequence[LatencyTable] = ()
+    rounds: list[Mapping[str, object]] = field(default_factory=list)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(bench.target for bench in self.benches)
+
+    def probe_feeds(self) -> Feeds:
+        """The few samples that error probes run on, drawn with the seed."""
+        count = min(len(self.feeds), self.options.probe_samples)
+        return self.feeds.take(np.sort(np.random.default_rng(self.options.seed).choice(len(self.feeds), count, False)))
+
+    def file(self, model: ir.Model, stem: str) -> Path:
+        """Writes a candidate where benches read it."""
+        path = self.folder / f"{stem}.onnx"
+        ir.save(model, path, overwrite=True)
+        return path
+
+    def ratios(self, candidate: Path, seconds: float = 0.5) -> tuple[float, ...]:
+        """A quick look at a candidate: its latency over the original's, a value a target."""
+        return tuple(bench.quick_ratio(self.original, [candidate], seconds=seconds)[0].ratio for bench in self.benches)
