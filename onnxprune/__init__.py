@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from onnxprune import errors
 
 if TYPE_CHECKING:
-    from onnxprune.api import analyze, benchmark, canonicalize, compress
+    from onnxprune.api import analyze, benchmark, compress
+    from onnxprune.canonical import canonicalize
     from onnxprune.ir import Model
 
 __version__ = "0.1.0"
@@ -21,7 +22,7 @@ _HOMES = {
     "Model": "onnxprune.ir",
     "analyze": "onnxprune.api",
     "benchmark": "onnxprune.api",
-    "canonicalize": "onnxprune.api",
+    "canonicalize": "onnxprune.canonical",
     "compress": "onnxprune.api",
 }
 
