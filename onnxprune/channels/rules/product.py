@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from onnxprune.channels.facts import integer, is_weight, present, rank, ref, shape, size
-from onnxprune.channels.links import AxisRef, Contract, Link, Produce, Role, Tie
+from onnxprune.channels.links import AxisRef, Contract, Link, Pin, Produce, Role, Tie
 from onnxprune.channels.registry import op_rule
 from onnxprune.channels.rules.alike import broadcast
 
@@ -72,3 +72,5 @@ def _batch(a: gs.Tensor, b: gs.Tensor, y: gs.Tensor) -> Iterator[Link]:
                 yield Tie(axis_ref, ref(y, out))
                 if not is_weight(a) and not is_weight(b):
                     yield Role(axis_ref, "head")
+            elif dim != 1 and isinstance(shape(y)[out], int):
+                yield Pin(ref(y, out), f"the size of {operand.name}:{axis} is not known")
