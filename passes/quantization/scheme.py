@@ -22,7 +22,7 @@ class Scheme:
     exclude: keys of nodes that stay in float.
     per_channel: a weight scale for every output channel instead of one for the tensor.
     reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate.
-    correct_biases: restore the mean of every quantized contraction's outputs (static only).
+    refine: round weights for small output error and restore mean outputs (static only).
     """
 
     kind: Kind = "static"
@@ -31,7 +31,7 @@ class Scheme:
     exclude: tuple[str, ...] = ()
     per_channel: bool = True
     reduce_range: bool = False
-    correct_biases: bool = True
+    refine: bool = True
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

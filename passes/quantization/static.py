@@ -11,7 +11,7 @@ import onnx.checker
 from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.stats import Feeds, Runner
-from passes.quantization import biases, opset, qdq, ranges, selection, tidy
+from passes.quantization import opset, qdq, ranges, refine, selection, tidy
 from passes.quantization.scheme import Scheme
 
 CALIBRATION_SAMPLES = 256
@@ -22,14 +22,14 @@ def quantize_static(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     """An 8-bit copy of `model` with ranges calibrated on at most 256 samples of `feeds`. Raises ModelError where that is impossible."""
     prepared, spans = calibrated(model, feeds, scheme)
     quantized = build(prepared, spans, scheme)
-    if scheme.correct_biases:
-        biases.correct(prepared, quantized, _some(feeds, CALIBRATION_SAMPLES))
+    if scheme.refine:
+        refine.refine(prepared, quantized, _some(feeds, CALIBRATION_SAMPLES))
     return proven(quantized, feeds)
 
 
 def quantize_static_for_latency(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     """The same structure with ranges from two samples and no corrections: as fast as the real one, not as accurate."""
-    quick = replace(scheme, calibration="minmax", correct_biases=False)
+    quick = replace(scheme, calibration="minmax", refine=False)
     prepared, spans = calibrated(model, _some(feeds, LATENCY_SAMPLES), quick)
     return build(prepared, spans, quick)
 
@@ -66,7 +66,7 @@ def build(prepared: ir.Model, spans: Mapping[str, qdq.Range], scheme: Scheme) ->
     if not chosen:
         raise ModelError("every node that could be quantized is excluded")
     qdq.own_constants(model, chosen)
-    biases.add_missing(chosen)
+    refine.add_missing_biases(chosen)
     quantized = qdq.insert(model, chosen, qdq.shared_ranges(chosen, spans), scheme)
     tidy.tidy(quantized)
     ir.topological_sort(quantized)

@@ -1,0 +1,77 @@
+"""Runs a model part by part over all samples, keeping between parts only the tensors that are still needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from onnxprune import ir
+from onnxprune.errors import ModelError
+from onnxprune.stats.arrays import Array
+from onnxprune.stats.feeds import Feeds
+from onnxprune.stats.runner import Runner, needed, reads
+
+
+class Walk:
+    """A position in the model for every call of ``feeds``. Weights may change in nodes that have not run yet; nodes
+    may not.
+    """
+
+    def __init__(self, model: ir.Model, feeds: Feeds, *, batch: int = 32, threads: int = 0) -> None:
+        self._model, self._threads = model, threads
+        self._live: list[dict[str, Array]] = [dict(call) for call in feeds.calls(batch)]
+        self._left = {ir.node_key(node): reads(node) for node in model.graph.nodes}
+
+    def __len__(self) -> int:
+        """Number of calls."""
+        return len(self._live)
+
+    def advance(self, wanted: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        """Runs what ``wanted`` needs, once, and yields these tensors for every call; the iterator must be exhausted.
+
+        Raises ModelError for a tensor that an earlier part has passed and nothing needed any more.
+        """
+        given = set(self._live[0]) if self._live else set()
+        nodes, _ = needed(self._model, wanted, given)
+        ran = {ir.node_key(node) for node in nodes}
+        passed = ran - self._left.keys()
+        if passed:
+            raise ModelError(f"tensor {sorted(passed)[0]!r} has been passed already")
+        for key in ran:
+            del self._left[key]
+        later = set[str]().union(*self._left.values())
+        outputs = {tensor.name for node in nodes for tensor in node.outputs if tensor.name}
+        keep = list(dict.fromkeys([*wanted, *sorted(outputs & later)]))
+        dtypes = {name: array.dtype for name, array in self._live[0].items()} if self._live else {}
+        runner = Runner(self._model, keep, sorted(given), dtypes=dtypes, threads=self._threads)
+        for place, live in enumerate(self._live):
+            found = runner(live)
+            yield {name: found[name] for name in wanted}
+            self._live[place] = {name: array for name, array in (live | found).items() if name in later}
+
+    def put(self, name: str, values: Sequence[Array]) -> None:
+        """Replaces a tensor that later parts still read, with one array a call."""
+        for live, value in zip(self._live, values, strict=True):
+            if name in live:
+                live[name] = value
+
+
+def live_bytes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> int:
+    """The most bytes of activations that a :class:`Walk` keeps between two parts, for one call of these ``shapes`` (4
+    bytes an element).
+    """
+    last: dict[str, int] = {}
+    for place, node in enumerate(model.graph.nodes):
+        for name in reads(node):
+            last[name] = place
+    ends: dict[int, list[str]] = {}
+    for name, place in last.items():
+        ends.setdefault(place, []).append(name)
+    constants = ir.initializers(model)
+    size = {name: 4 * math.prod(shape) for name, shape in shapes.items() if name not in constants}
+    now = most = sum(size.get(tensor.name, 0) for tensor in ir.feed_inputs(model))
+    for place, node in enumerate(model.graph.nodes):
+        now += sum(size.get(tensor.name, 0) for tensor in node.outputs if tensor.name in last)
+        most = max(most, now)
+        now -= sum(size.get(name, 0) for name in ends.get(place, []))
+    return most
