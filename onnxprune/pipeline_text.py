@@ -113,9 +113,8 @@ def _value(name: str, key: str, text: str, kind: Any) -> object:
         return _value(name, key, text, kind)
     if origin is Literal:
         if text not in arguments:
-            raise UsageError(
-                f"pass {name!r}: option {key} must be one of {', '.join(map(str, arguments))}, not {text!r}"
-            )
+            allowed = ", ".join(map(str, arguments))
+            raise UsageError(f"pass {name!r}: option {key} must be one of {allowed}, not {text!r}")
         return text
     if origin in (tuple, list):
         return tuple(_value(name, key, item, arguments[0]) for item in text.split("+") if item)

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from onnxprune import ir
 from onnxprune.ir.light import typed
+from onnxprune.ir.trial import runtime_errors
 
 if TYPE_CHECKING:
     from onnxprune.pipeline import PassContext, Promise
@@ -63,11 +64,11 @@ def _disagreement(before: ir.Model, after: ir.Model, promise: Promise, ctx: Pass
     with tempfile.TemporaryDirectory() as folder:
         try:
             reference = _Session(before, Path(folder) / "before.onnx")
-        except _errors():
+        except runtime_errors():
             return ""  # what the provider cannot load says nothing about the rewrite
         try:
             candidate = _Session(after, Path(folder) / "after.onnx")
-        except _errors() as error:
+        except runtime_errors() as error:
             return f"ONNX Runtime refuses it: {_one_line(error)}"
         for call in feeds.calls(ctx.samples):
             found = _compare_call(reference, candidate, call, promise, ctx.tolerance)
@@ -81,11 +82,11 @@ def _compare_call(
 ) -> str:
     try:
         expected = reference.run(call)
-    except _errors():
+    except runtime_errors():
         return ""
     try:
         found = candidate.run(call)
-    except _errors() as error:
+    except runtime_errors() as error:
         return f"it does not run: {_one_line(error)}"
     for name in expected:
         for old, new in zip(_leaves(expected[name]), _leaves(found[name]), strict=True):
@@ -160,16 +161,6 @@ class _Session:
     def run(self, call: Mapping[str, Array]) -> dict[str, Any]:
         values = self._session.run(self._outputs, {name: call[name] for name in self._inputs if name in call})
         return dict(zip(self._outputs, values, strict=True))
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    names = (
-        "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException EPFail NoModel"
-    )
-    found = [getattr(state, name) for name in names.split() if hasattr(state, name)]
-    return (*found, RuntimeError, TypeError, ValueError)
 
 
 def _one_line(error: BaseException) -> str:

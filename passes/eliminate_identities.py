@@ -198,7 +198,7 @@ def _transpose(rewriter: _Rewriter, node: ir.Node) -> gs.Tensor | None:
         return None
     maker = ir.producer(node.inputs[0])
     inner = ir.attribute(maker, "perm") if maker is not None and is_standard(maker, "Transpose") else None
-    if isinstance(inner, list) and len(inner) == len(perm):
+    if maker is not None and isinstance(inner, list) and len(inner) == len(perm):
         perm = [inner[axis] for axis in perm]
         node.attrs["perm"] = perm
         node.inputs[0] = maker.inputs[0]

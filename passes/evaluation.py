@@ -15,7 +15,9 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from onnxprune import ir
+from onnxprune.ir.dtypes import to_numpy
 from onnxprune.ir.exporter import node_proto, tensor_proto
+from onnxprune.ir.trial import runtime_errors
 from onnxprune.ir.types import value_info
 
 Array = np.ndarray[Any, Any]
@@ -116,7 +118,8 @@ def _result_bytes(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, int]:
 
 @cache
 def _itemsize(elem_type: int) -> int:
-    return max(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).itemsize, 1)
+    size: int = to_numpy(elem_type).itemsize
+    return max(size, 1)
 
 
 def _proto(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[onnx.ModelProto, dict[str, gs.Constant]]:
@@ -145,23 +148,12 @@ def _run(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, Array] | None:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     names = [info.name for info in proto.graph.output]
+    refusals: tuple[type[Exception], ...] = (*runtime_errors(), TypeError)
     try:
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         results = session.run(names, {name: tensor.values for name, tensor in fed.items()})
-    except runtime_errors():
+    except refusals:
         return None
     if not all(isinstance(result, np.ndarray) for result in results):
         return None
     return dict(zip(names, results, strict=True))
-
-
-@cache
-def runtime_errors() -> tuple[type[Exception], ...]:
-    """Every exception class that ONNX Runtime raises for a model or an input it cannot run."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    names = (
-        "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException EPFail NoModel"
-    )
-    found = [getattr(state, name) for name in names.split() if hasattr(state, name)]
-    return (*found, RuntimeError, TypeError, ValueError)

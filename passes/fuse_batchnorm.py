@@ -63,7 +63,7 @@ class FuseBatchnorm:
 
 @dataclass
 class _Contraction:
-    """A node ``y = W x + b``: the position of its weight, the weight axes of its output channels, and where ``y`` has them."""
+    """A node ``y = W x + b``, how to scale the outputs of its weight, and the axis on which ``y`` has its channels."""
 
     node: ir.Node
     weight: gs.Constant

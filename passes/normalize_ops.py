@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -157,7 +158,7 @@ class _Rewriter:
         size = shape[axis]
         if len(picked) < 2 or min(picked) < 0 or not isinstance(size, int) or self.editor.is_constant(node.inputs[0]):
             return
-        steps = {b - a for a, b in zip(picked, picked[1:], strict=False)}
+        steps = {b - a for a, b in pairwise(picked)}
         if len(steps) == 1 and (step := steps.pop()) > 0 and picked[-1] < size:
             self._become(node, "Slice", node.inputs[:1])
             self._set_bounds(node, {axis: (picked[0], picked[-1] + 1, step)})

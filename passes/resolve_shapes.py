@@ -154,7 +154,7 @@ class _Rewriter:
         if source is None or target is None:
             self._skip(node, "the shape that it expands to is not known")
             return
-        aligned: list[Size] = [1] * (target.size - len(source)) + source
+        aligned: list[Size] = [*[1] * (target.size - len(source)), *source]
         offset = len(aligned) - target.size
         sizes = [1 if size == aligned[offset + axis] else size for axis, size in enumerate(target.reshape(-1))]
         if any(isinstance(size, Dim) for size in sizes):

@@ -158,4 +158,4 @@ def _reduced(terms: Mapping[tuple[str, ...], int]) -> Size:
 
 def product(sizes: list[Size]) -> Size:
     """Return the product of all sizes."""
-    return math.prod(sizes)  # type: ignore[arg-type, return-value]
+    return math.prod(sizes)

@@ -256,9 +256,8 @@ def _reduce(node: ir.Node, facts: Facts) -> Values | None:
     values, axes = facts.input_value(node, 0), axes_of(node, facts)
     if values is None or values.ndim != 1 or (axes is not None and axes not in ([0], [-1])):
         return None
-    if axes is None and (
-        ir.attribute(node, "noop_with_empty_axes", 0) or (len(node.inputs) > 1 and node.inputs[1].name)
-    ):
+    unknown_axes = axes is None and len(node.inputs) > 1 and node.inputs[1].name
+    if unknown_axes or (axes is None and ir.attribute(node, "noop_with_empty_axes", 0)):
         return None
     combine = {"ReduceProd": operator.mul, "ReduceSum": operator.add, "ReduceMax": _largest, "ReduceMin": smallest}
     if not values.size:
