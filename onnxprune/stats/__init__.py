@@ -4,12 +4,14 @@ from onnxprune.stats.drift import drift, model_drift, padding
 from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.moments import Moments, Statistics, collect
 from onnxprune.stats.product import Product, products
+from onnxprune.stats.reference import Reference
 from onnxprune.stats.runner import Runner, run
 
 __all__ = [
     "Feeds",
     "Moments",
     "Product",
+    "Reference",
     "Runner",
     "Statistics",
     "collect",

@@ -58,7 +58,9 @@ def columns(product: Product, data: Array, rows: Array) -> Array:
     batch, channels = data.shape[:2]
     sizes = data.shape[2:]
     area, out_area = math.prod(sizes), math.prod(product.window.output(sizes))
-    pixels: Array = np.ascontiguousarray(data.reshape(batch, channels, area).swapaxes(1, 2)).reshape(batch * area, channels)
+    pixels: Array = np.ascontiguousarray(data.reshape(batch, channels, area).swapaxes(1, 2)).reshape(
+        batch * area, channels
+    )
     places, inside = product.window.reads(rows % out_area, sizes)
     patches: Array = pixels[places + (rows // out_area * area)[:, None]]
     patches[~inside] = 0

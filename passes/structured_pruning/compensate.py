@@ -1,0 +1,319 @@
+"""Re-fits the weights of a compressed model, without labels, to the dense network's activations.
+
+Contractions are solved in topological order on what the compressed, already re-fitted part before them really delivers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from onnxprune import ir
+from onnxprune.channels import AxisKey
+from onnxprune.stats import Feeds, Product, Statistics
+from onnxprune.stats.arrays import Array
+from onnxprune.stats.columns import columns, spatial, values_at
+from onnxprune.stats.reference import Reference
+from onnxprune.stats.walk import Walk
+from passes.structured_pruning.least_squares import RIDGES, predict, solve
+from passes.structured_pruning.obs import absorbed
+from passes.structured_pruning.targets import Link, Plan, plans
+
+
+@dataclass(frozen=True)
+class Options:
+    """``ridges``: candidates, relative to the mean variance of a column; held-out rows choose. ``rounds``: re-fits of
+    one-sided targets.
+
+    ``held_out``: share of the calls that choose the ridge. ``largest``: contractions with more columns a group keep
+    their weights.
+    """
+
+    ridges: Sequence[float] = RIDGES
+    rounds: int = 3
+    held_out: float = 0.15
+    largest: int = 6144
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One contraction: rows used, ridge chosen, and the relative squared error of its target before and after."""
+
+    node: str
+    rows: int
+    ridge: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class CompensationReport:
+    """The fits in the order in which they were made, and the contractions that were left alone, with the reason."""
+
+    fits: tuple[Fit, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def compensate(
+    dense: ir.Model,
+    compressed: ir.Model,
+    removed: Mapping[AxisKey, Array],
+    feeds: Feeds | None = None,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    reference: Reference | None = None,
+    statistics: Statistics | None = None,
+    options: Options | None = None,
+) -> CompensationReport:
+    """Assigns new weights and biases in ``compressed``, in place.
+
+    ``removed``: indices that left each axis of ``dense`` (``ChannelGraph.removals``). ``aliases``: compressed tensor
+    -> dense tensor that it stands for (``block_removal.drop``). ``reference``: of ``dense``; made from ``feeds``
+    where absent, to be shared between candidates. ``statistics``: moments of ``dense``, for the closed-form weights
+    that the ridge pulls to; without them it pulls to the sliced ones.
+    """
+    chosen = options or Options()
+    if reference is None:
+        if feeds is None:
+            raise ValueError("compensate needs feeds or a reference")
+        reference = Reference(dense, feeds, threads=chosen.threads)
+    work = _Work(dense, compressed, removed, reference, statistics, chosen)
+    return work.run(plans(dense, compressed, aliases))
+
+
+@dataclass
+class _Rows:
+    """What is gathered for one plan, call by call."""
+
+    columns: list[Array] = field(default_factory=list)
+    others: dict[str, list[Array]] = field(default_factory=dict)
+    calls: list[Array] = field(default_factory=list)
+
+
+class _Work:
+    def __init__(
+        self,
+        dense: ir.Model,
+        compressed: ir.Model,
+        removed: Mapping[AxisKey, Array],
+        reference: Reference,
+        statistics: Statistics | None,
+        options: Options,
+    ) -> None:
+        self._dense_weights, self._tensors = ir.initializers(dense), ir.tensors(compressed)
+        self._compressed, self._removed, self._reference = compressed, removed, reference
+        self._statistics, self._options = statistics, options
+        self._nodes = {ir.node_key(node): node for node in compressed.graph.nodes}
+        self._walk = Walk(compressed, reference.feeds, batch=reference.batch, threads=options.threads)
+
+    def run(self, todo: Sequence[Plan]) -> CompensationReport:
+        usable = [plan for plan in todo if plan.product.size <= self._options.largest]
+        skipped = {
+            plan.product.node: f"more than {self._options.largest} columns" for plan in todo if plan not in usable
+        }
+        self._reference.fetch({plan.dense: plan.product.channel_axis for plan in usable})
+        fits: list[Fit] = []
+        for _, wave in groupby(usable, key=lambda plan: plan.wave):
+            together = list(wave)
+            for plan, rows in zip(together, self._gather(together), strict=True):
+                fits.append(self._fit(plan, rows))
+        return CompensationReport(tuple(fits), skipped)
+
+    def _gather(self, wave: Sequence[Plan]) -> list[_Rows]:
+        gathered = [_Rows(others={name: [] for name in plan.others}) for plan in wave]
+        wanted = list(dict.fromkeys(name for plan in wave for name in (plan.product.data, *plan.others)))
+        for call, tensors in enumerate(self._walk.advance(wanted)):
+            for plan, found in zip(wave, gathered, strict=True):
+                data = tensors[plan.product.data]
+                batch, places = spatial(plan.product, data)
+                rows = self._reference.rows(call, batch, places)
+                found.columns.append(columns(plan.product, data, rows))
+                found.calls.append(np.full(len(rows), call))
+                for name in plan.others:
+                    found.others[name].append(_other(tensors[name], plan.product, batch, places, rows))
+        return gathered
+
+    def _fit(self, plan: Plan, rows: _Rows) -> Fit:
+        product = plan.product
+        x = np.concatenate(rows.columns, 1)
+        others = {name: np.concatenate(parts) for name, parts in rows.others.items()}
+        goal = np.concatenate([self._reference.at(plan.dense, call) for call in range(len(self._walk))])
+        goal = np.delete(goal, self._gone(plan), axis=1)
+        chain = _Chain(plan.links, others)
+        low = None if plan.low is None else goal <= plan.low
+        high = None if plan.high is None else goal >= plan.high
+
+        def project(y: Array) -> Array:
+            """Predictions to the nearest acceptable outputs."""
+            ahead, wanted = chain.forward(_joined(y)), goal
+            if low is not None and plan.low is not None:
+                wanted = np.where(low, np.minimum(ahead, plan.low), wanted)
+            if high is not None and plan.high is not None:
+                wanted = np.where(high, np.maximum(ahead, plan.high), wanted)
+            return _split(chain.backward(wanted), product.groups)
+
+        weight = self._tensors[product.weight]
+        site = self._bias_site(plan)
+        start = _split(self._bias(plan)[None], product.groups)[:, 0]
+        before = _relative(project, predict(x, product.matrix(weight.values), start))
+        calls = np.concatenate(rows.calls)
+        held_out = calls % max(round(1 / self._options.held_out), 2) == 1 if self._options.held_out else None
+        solution = solve(
+            x,
+            _split(chain.backward(goal), product.groups),
+            self._centre(plan),
+            intercept=site is not None,
+            ridges=self._options.ridges,
+            held_out=held_out,
+            project=project if low is not None or high is not None else None,
+            rounds=self._options.rounds,
+        )
+        bias = solution.bias if site is not None else start
+        after = _relative(project, predict(x, solution.weights, bias))
+        weight.values = product.values(solution.weights, tuple(weight.shape), weight.values.dtype)
+        if site is not None:
+            site.put(solution.bias.reshape(-1))
+        return Fit(product.node, x.shape[1], solution.ridge, before, after)
+
+    def _gone(self, plan: Plan) -> Array:
+        """Channels of the dense target that the compressed tensor no longer has."""
+        for name in (plan.dense, plan.product.output):
+            axes = [axis for tensor, axis in self._removed if tensor == name]
+            wanted = plan.product.channel_axis if plan.product.channel_axis >= 0 else max(axes, default=-1)
+            if wanted in axes:
+                return np.asarray(self._removed[(name, wanted)])
+        return np.zeros(0, np.int64)
+
+    def _centre(self, plan: Plan) -> Array:
+        """The dense weights of what is left, after they have absorbed the columns that are gone."""
+        name = plan.product.weight
+        old = self._reference.products[plan.product.node]
+        values = self._dense_weights[name].values
+        gone = self._removed.get((name, old.input_axis), np.zeros(0, np.int64))
+        moments = None if self._statistics is None else self._statistics.moments.get(old.node)
+        if len(gone) and moments is not None:
+            values = _absorb(old, values, gone, moments.covariance())
+        for axis in range(values.ndim):
+            if (name, axis) in self._removed:
+                values = np.delete(values, self._removed[(name, axis)], axis)
+        return plan.product.matrix(values)
+
+    def _bias(self, plan: Plan) -> Array:
+        """What the node itself adds now, one number an output."""
+        product = plan.product
+        values = None if product.bias is None else ir.constant(self._tensors[product.bias])
+        if values is None:
+            return np.zeros(product.outputs)
+        return np.broadcast_to(np.asarray(values, np.float64).reshape(-1) * product.bias_factor, (product.outputs,))
+
+    def _bias_site(self, plan: Plan) -> BiasSite | None:
+        """Where a new bias can go: the node's own, else the next constant that is added, else a new input; None where
+        none can.
+        """
+        product = plan.product
+        if product.bias is not None and product.bias_factor:
+            own = self._alone(product.bias, product.outputs)
+            if own is not None:
+                return BiasSite(own, np.ones(1) / product.bias_factor, np.zeros(1))
+            return None
+        scale = np.ones(1)
+        for link in plan.links:
+            scale = scale if link.scale is None else scale * link.scale
+            found = None if link.constant is None else self._alone(link.constant, product.outputs)
+            if found is not None:
+                return BiasSite(found, scale, np.asarray(found.values, np.float64).reshape(-1))
+        if product.op == "MatMul" or product.bias is not None:
+            return None
+        fresh = ir.Constant(
+            f"{product.output}.bias", np.zeros(product.outputs, self._tensors[product.weight].values.dtype)
+        )
+        return BiasSite(fresh, np.ones(1), np.zeros(1), self._nodes[product.node])
+
+    def _alone(self, name: str, size: int) -> ir.Constant | None:
+        """The initializer, where it has ``size`` elements and one reader."""
+        tensor = self._tensors[name]
+        alone = isinstance(tensor, ir.Constant) and len(tensor.outputs) == 1 and tensor.values.size == size
+        return tensor if alone else None
+
+
+@dataclass(frozen=True)
+class BiasSite:
+    """``tensor`` becomes ``base`` + ``scale`` times the bias; ``node`` receives it as a new input."""
+
+    tensor: ir.Constant
+    scale: Array
+    base: Array
+    node: ir.Node | None = None
+
+    def put(self, bias: Array) -> None:
+        """Assigns the bias, one number an output."""
+        old = self.tensor.values
+        self.tensor.values = (self.base + self.scale * bias).reshape(old.shape).astype(old.dtype)
+        if self.node is not None:
+            while len(self.node.inputs) < 3:
+                self.node.inputs.append(self.tensor)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """The links between a contraction's outputs and its terminal, on gathered rows (rows, channels)."""
+
+    links: Sequence[Link]
+    others: Mapping[str, Array]
+
+    def forward(self, rows: Array) -> Array:
+        for link in self.links:
+            rows = rows if link.scale is None else rows * link.scale.astype(np.float32)
+            rows = rows if link.shift is None else rows + link.shift.astype(np.float32)
+            rows = rows if link.other is None else rows + self.others[link.other]
+        return rows
+
+    def backward(self, rows: Array) -> Array:
+        for link in reversed(self.links):
+            rows = rows if link.other is None else rows - self.others[link.other]
+            rows = rows if link.shift is None else rows - link.shift.astype(np.float32)
+            if link.scale is not None:
+                usable = np.abs(link.scale) > 1e-12
+                rows = np.where(usable, rows / np.where(usable, link.scale, 1), 0).astype(np.float32)
+        return rows
+
+
+def _other(tensor: Array, product: Product, batch: int, places: tuple[int, ...], rows: Array) -> Array:
+    """Rows of an added tensor that may be broadcast to the contraction's output."""
+    shape = (batch, product.outputs, *places) if product.window is not None else (batch, *places, product.outputs)
+    return values_at(np.broadcast_to(tensor, shape) if tensor.shape != shape else tensor, product.channel_axis, rows)
+
+
+def _joined(y: Array) -> Array:
+    """(groups, rows, outputs) to (rows, groups * outputs)."""
+    return y.swapaxes(0, 1).reshape(y.shape[1], -1)
+
+
+def _split(rows: Array, groups: int) -> Array:
+    """The inverse of :func:`_joined`."""
+    return rows.reshape(len(rows), groups, -1).swapaxes(0, 1)
+
+
+def _relative(project: Callable[[Array], Array], y: Array) -> float:
+    """Squared distance of predictions to acceptable targets, relative to the targets' variance."""
+    wanted = project(y)
+    variance = float(np.square(wanted - wanted.mean(1, keepdims=True)).sum(dtype=np.float64))
+    return float(np.square(wanted - y).sum(dtype=np.float64)) / max(variance, 1e-30)
+
+
+def _absorb(product: Product, values: Array, gone: Array, covariance: Array) -> Array:
+    """Weights of the full shape whose remaining columns have absorbed the removed ones, which are zero."""
+    owner = np.zeros(values.shape[product.input_axis], np.int64)
+    owner[gone] = 1
+    left = product.column_owner(owner) == 0
+    matrix = product.matrix(values)
+    for group in range(product.groups):
+        kept = np.flatnonzero(left[group])
+        moved = absorbed(covariance[group], matrix[group], kept)
+        matrix[group] = 0
+        matrix[group][:, kept] = moved
+    return product.values(matrix, values.shape, np.dtype(np.float64))

@@ -1,0 +1,113 @@
+"""Ridge least squares with a bias, a centre, one-sided targets, and a ridge that held-out rows choose.
+
+Shapes: columns X (groups, rows, D), targets T (groups, rows, O), weights (groups, O, D), biases (groups, O).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.stats.arrays import Array
+
+_ROWS_AT_ONCE = 4096
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights and bias, the ridge that was chosen, and the mean squared error over all rows and outputs before and
+    after.
+    """
+
+    weights: Array
+    bias: Array
+    ridge: float
+
+
+@dataclass
+class _Sums:
+    """Second moments of columns and targets about their means, float64, divided by the number of rows."""
+
+    count: int
+    mean_x: Array
+    mean_t: Array
+    xx: Array
+    tx: Array
+    tt: Array
+
+    @staticmethod
+    def of(x: Array, t: Array, *, intercept: bool) -> _Sums:
+        count = max(x.shape[1], 1)
+        mean_x = x.mean(1, dtype=np.float64) if intercept else np.zeros((len(x), x.shape[2]))
+        mean_t = t.mean(1, dtype=np.float64) if intercept else np.zeros((len(t), t.shape[2]))
+        xx = _product(x, x) / count - mean_x[:, :, None] * mean_x[:, None, :]
+        tx = _product(t, x) / count - mean_t[:, :, None] * mean_x[:, None, :]
+        tt = np.square(t, dtype=np.float64).mean(1) - np.square(mean_t)
+        return _Sums(count, mean_x, mean_t, xx, tx, tt)
+
+    def error(self, weights: Array) -> float:
+        """Mean squared error of these weights with the best bias, summed over outputs."""
+        fitted = np.einsum("god,gde,goe->", weights, self.xx, weights, optimize=True)
+        return float(self.tt.sum() - 2 * (weights * self.tx).sum() + fitted)
+
+    def solve(self, centre: Array, ridge: float) -> Array:
+        diagonal = np.einsum("gdd->gd", self.xx).mean(1)
+        damping = ridge * np.maximum(diagonal, 1e-30)[:, None, None] * np.eye(self.xx.shape[1])
+        right = self.tx + centre @ damping
+        solved: Array = np.linalg.solve(self.xx + damping, right.swapaxes(1, 2)).swapaxes(1, 2)
+        return solved
+
+
+def _product(a: Array, b: Array) -> Array:
+    """a' b by group, float32 blocks added in float64."""
+    total = np.zeros((len(a), a.shape[2], b.shape[2]))
+    for start in range(0, a.shape[1], _ROWS_AT_ONCE):
+        stop = start + _ROWS_AT_ONCE
+        for group in range(len(a)):
+            total[group] += a[group, start:stop].T @ b[group, start:stop]
+    return total
+
+
+def solve(
+    x: Array,
+    t: Array,
+    centre: Array,
+    *,
+    intercept: bool = True,
+    ridges: Sequence[float] = RIDGES,
+    held_out: Array | None = None,
+    project: Callable[[Array], Array] | None = None,
+    rounds: int = 0,
+) -> Solution:
+    """Weights near ``centre`` that take the columns ``x`` to the targets ``t``.
+
+    ``held_out``: boolean over rows; where given the ridge with the least error on these rows, fitted on the others,
+    is taken, then everything is fitted again. ``project``: maps predictions (groups, rows, O) to the nearest
+    acceptable targets, for targets that are sets (everything below zero is as good as zero before a ReLU); applied
+    ``rounds`` times, each followed by a new fit.
+    """
+    ridge = float(ridges[0])
+    if held_out is not None and len(ridges) > 1 and held_out.any() and not held_out.all():
+        fit = _Sums.of(x[:, ~held_out], t[:, ~held_out], intercept=intercept)
+        check = _Sums.of(x[:, held_out], t[:, held_out], intercept=intercept)
+        ridge = min(ridges, key=lambda value: check.error(fit.solve(centre, value)))
+    sums = _Sums.of(x, t, intercept=intercept)
+    weights = sums.solve(centre, ridge)
+    bias = sums.mean_t - np.einsum("god,gd->go", weights, sums.mean_x)
+    for _ in range(rounds if project is not None else 0):
+        assert project is not None
+        wanted = project(predict(x, weights, bias))
+        sums.mean_t = wanted.mean(1, dtype=np.float64) if intercept else sums.mean_t
+        sums.tx = _product(wanted, x) / sums.count - sums.mean_t[:, :, None] * sums.mean_x[:, None, :]
+        weights = sums.solve(centre, ridge)
+        bias = sums.mean_t - np.einsum("god,gd->go", weights, sums.mean_x)
+    return Solution(weights, bias, ridge)
+
+
+def predict(x: Array, weights: Array, bias: Array) -> Array:
+    """(groups, rows, O) in the dtype of ``x``."""
+    result: Array = x @ weights.swapaxes(1, 2).astype(x.dtype) + bias[:, None, :].astype(x.dtype)
+    return result
