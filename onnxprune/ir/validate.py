@@ -37,10 +37,10 @@ def validate(
     """Reads the model, checks it, runs it once, and returns it.
 
     `shapes` are input shapes to run with (otherwise symbolic dimensions are tried at several sizes), `memory_bytes`
-    bounds the address space of the run (default: 2 GiB and three times the model), `seconds` its time.
+    bounds the address space (default: 2 GiB and three times the model), `seconds` the time.
 
-    Raises ModelError when the model is malformed or cannot run, LimitError when it exceeds a limit, UsageError when there
-    is no such file.
+    Raises ModelError when the model is malformed or cannot run, LimitError when it exceeds a limit, UsageError when
+    there is no such file.
     """
     if isinstance(source, onnx.ModelProto):
         model = from_proto(source)
