@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from onnxprune.errors import OnnxpruneError
+from onnxprune.errors import FileSystemError, LimitError, OnnxpruneError
 
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,9 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         signals.install(debug=debug)
     try:
-        result = root.main(arguments, prog_name="onnxprune", standalone_mode=False)
+        # not click's own `main`: that has its own mind about interrupts and broken pipes
+        with root.make_context("onnxprune", arguments) as context:
+            code = root.invoke(context)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return int(code or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except OnnxpruneError as error:
         return fail(str(error), error.exit_code, error if debug else None)
     except click.ClickException as error:
@@ -38,13 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return BROKEN_PIPE
     except OSError as error:
-        return fail(_os_text(error), 8, error if debug else None)
+        return fail(_os_text(error), FileSystemError.exit_code, error if debug else None)
     except MemoryError:
-        return fail("out of memory", 7)
-    except (KeyboardInterrupt, click.Abort):
-        return fail("interrupted", INTERRUPTED)
-    except signals.Terminated:
-        return fail("terminated", TERMINATED)
+        return fail("out of memory", LimitError.exit_code)
+    except signals.Stopped as stop:
+        return fail(stop.reason, stop.exit_code)
 
 
 def fail(message: str, exit_code: int, shown: BaseException | None = None) -> int:

@@ -129,7 +129,7 @@ running = combined(
 
 measuring = combined(
     click.option(
-        "--ep", "eps", type=PROVIDER, multiple=True, metavar="NAME", help="Execution provider; repeatable. Default: cpu."
+        "--ep", "eps", type=PROVIDER, multiple=True, metavar="EP", help="Execution provider, repeatable. Default: cpu."
     ),
     click.option(
         "--ep-option", "ep_options", multiple=True, type=Pairs(), metavar="K=V", help="Option of the providers."

@@ -9,17 +9,20 @@ from types import FrameType, TracebackType
 from onnxprune.progress import one_line
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. Not an Exception, so that only what cleans up on the way out sees it."""
+class Stopped(BaseException):
+    """SIGINT, SIGTERM or SIGHUP arrived. Not an Exception, so that only what cleans up on the way out sees it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+        self.reason = "interrupted" if number == signal.SIGINT else "terminated"
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     """Unwinds the stack once; what cleans up on the way is not to be interrupted by a second signal."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Terminated
+    raise Stopped(number)
 
 
 def install(*, debug: bool) -> None:

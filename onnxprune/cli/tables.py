@@ -135,9 +135,8 @@ def show_analysis(result: Facts) -> None:
     if groups:
         show([("group", "kind", "width", "producers", "consumers", "exact"), *map(_group_row, groups)])
     units = sum(group["width"] for group in groups)
-    say(
-        f"{len(groups)} groups with {units} units can be pruned; frozen: {result['frozen_share']:.0%} of producing axes"
-    )
+    share = f"{result['frozen_share']:.0%} of the producing axes are frozen"
+    say(f"{len(groups)} groups with {units} units can be pruned; {share}")
     show([("frozen because", "axes", "for example"), *((f["reason"], str(f["axes"]), f["example"]) for f in frozen)])
 
 
