@@ -238,7 +238,7 @@ class Worker:
     def _died(self) -> OnnxpruneError:
         self._close_pipes()
         try:
-            code = self._process.wait(5)
+            code = self._process.wait(2)
         except subprocess.TimeoutExpired:
             self.kill()
             return ProviderError(f"the benchmark worker on {self.target.alias} closed its output; killed")

@@ -163,7 +163,7 @@ def read(path: Path, scope: Mapping[str, Any]) -> dict[str, float]:
     """
     try:
         stored = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
         return _ignored(path, str(error).split("\n")[0][:120])
