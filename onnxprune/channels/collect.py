@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-import onnxprune.channels.rules  # noqa: F401  (registers the rules)
 from onnxprune import ir
 from onnxprune.channels.facts import is_weight
 from onnxprune.channels.links import AxisKey, AxisRef, Contract, Inexact, Ints, OpLinks, Pin, Produce, Role, Tie
 from onnxprune.channels.registry import links_of
+from onnxprune.channels.rules.repetition import SIZE_READERS
 
 
 class AxisTie(NamedTuple):
@@ -65,6 +65,7 @@ class Tables:
     produced: list[Production] = field(default_factory=list)
     summed: list[Summation] = field(default_factory=list)
     inexact: list[int] = field(default_factory=list)
+    barred: list[tuple[int, str]] = field(default_factory=list)
     roles: list[tuple[int, str]] = field(default_factory=list)
 
     def axis(self, tensor: str, axis: int, size: int) -> int:
@@ -134,14 +135,21 @@ class Tables:
 def collect(model: ir.Model, freeze: str | None = None) -> Tables:
     """Runs every rule over the model, whose tensors carry shapes. `freeze` pins tensors and nodes by a regex."""
     tables = Tables()
+    fixed = set()
     for tensor, reason in _fixed(model):
         tables.pin_tensor(tensor, reason)
+        fixed.add(tensor.name)
     opsets: dict[str, int] = {}
     for node in model.graph.nodes:
         domain = ir.domain(node)
         if domain not in opsets:
             opsets[domain] = model.opset(domain)
-        tables.add(links_of(node, opsets[domain]))
+        links = links_of(node, opsets[domain])
+        if node.op in SIZE_READERS and any(tensor.name in fixed for tensor in node.outputs):
+            links = replace(links, links=(), barrier="sizes are an output of the model, or used inside a subgraph")
+        tables.add(links)
+        if links.barrier:
+            _bar(node, links, tables)
     if freeze:
         _freeze(model, re.compile(freeze), tables)
     return tables
@@ -158,6 +166,14 @@ def _fixed(model: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
         for name, tensor in ir.tensors(model).items():
             if name in captured:
                 yield tensor, f"{name} is used inside a subgraph"
+
+
+def _bar(node: gs.Node, links: OpLinks, tables: Tables) -> None:
+    """Remembers the weights of a node that nothing is known about, to name them among the frozen axes."""
+    for tensor in node.inputs:
+        if isinstance(tensor, gs.Constant) and len(tensor.shape) > 1 and np.dtype(tensor.dtype).kind in "fV":
+            number = tables.number[tensor.name, 0]
+            tables.barred.append((number, f"{node.op} {links.node}: {links.barrier}"))
 
 
 def _freeze(model: ir.Model, pattern: re.Pattern[str], tables: Tables) -> None:

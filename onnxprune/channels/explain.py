@@ -38,6 +38,12 @@ def frozen_axes(tables: Tables, solution: Solution, groups: Sequence[Group]) -> 
                 key, size = tables.keys[number], int(mask.sum())
                 chain = [] if cause else chains.of((number, int(np.argmax(mask))), _LONGEST)
                 found.append(Frozen(key, size, cause or chain[-1], tuple(chain or [cause])))
+    named = {entry.axis for entry in found}
+    for number, reason in tables.barred:
+        key = tables.keys[number]
+        if key not in named:
+            named.add(key)
+            found.append(Frozen(key, tables.sizes[number], reason, (f"{key[0]}:{key[1]}", reason)))
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""Every rule says in one line what it links: `golden_links.txt` holds a case a line, `op(operands) attributes => links`.
+"""Every rule says in one line what it links: `golden_links.txt` holds cases `opset op(operands) attributes => links`.
 
 Operands: `x[2,8,N]` an activation, `x#[2]` an integer one, `x[?]` one of unknown rank, `w![4,3]` a weight, `s!{1,-1}` a
 vector of integers, `s!7` a scalar, `_` one that is left out. Behind the attributes `-> 2` asks for two outputs, and

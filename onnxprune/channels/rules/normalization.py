@@ -18,6 +18,8 @@ def batch_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
     x = node.inputs[0]
     yield from pass_through(x, node.outputs[0])
     for parameter in (*node.inputs[1:], *node.outputs[1:]):
+        if parameter.name and rank(parameter) != 1:
+            raise Barrier(f"{parameter.name} is not a vector over channels")
         if parameter.name:
             yield Tie(ref(x, 1), ref(parameter, 0))
 

@@ -98,7 +98,10 @@ def resize_tile(node: gs.Node, opset: int, cut: Cut) -> None:
     cut.set_ints(node, "repeats", 1, repeats)
 
 
-@op_rule("Shape", "Size")
+SIZE_READERS = ("Shape", "Size")
+
+
+@op_rule(*SIZE_READERS)
 def shape_of(node: gs.Node, opset: int) -> Iterator[Link]:
     """Sizes that are read as data stay, but only those that somebody reads: mostly batch and sequence."""
     x, y = node.inputs[0], node.outputs[0]

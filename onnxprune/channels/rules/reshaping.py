@@ -46,6 +46,18 @@ def squeeze(node: gs.Node, opset: int) -> Iterator[Link]:
             yield Tie(ref(wide, a), ref(narrow, b))
 
 
+@resize_hook("Squeeze")
+def resize_squeeze(node: gs.Node, opset: int, cut: Cut) -> None:
+    """Names the axes: one that is pruned down to size 1 must not be squeezed as well."""
+    x = node.inputs[0]
+    if parameter(node, "axes", 1) is None:
+        axes = [a for a, dim in enumerate(shape(x)) if dim == 1]
+        if opset < 13:
+            node.attrs["axes"] = axes
+        else:
+            cut.set_input(node, 1, axes)
+
+
 @op_rule("Transpose")
 def transpose(node: gs.Node, opset: int) -> Iterator[Link]:
     x, y = node.inputs[0], node.outputs[0]
@@ -57,16 +69,17 @@ def transpose(node: gs.Node, opset: int) -> Iterator[Link]:
 
 def _regroup(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
     for left, right in blocks(shape(x), shape(y)):
-        wide_left = [a for a in left if shape(x)[a] != 1]
-        wide_right = [b for b in right if shape(y)[b] != 1]
-        dims = [shape(x)[a] for a in wide_left] + [shape(y)[b] for b in wide_right]
-        if not wide_left or not wide_right or not all(isinstance(dim, int) and dim > 0 for dim in dims):
+        before = {a: dim for a in left if (dim := shape(x)[a]) != 1}
+        after = {b: dim for b in right if (dim := shape(y)[b]) != 1}
+        sizes = [dim for dim in (*before.values(), *after.values()) if isinstance(dim, int) and dim > 0]
+        if not before or not after or len(sizes) < len(before) + len(after) or fixed.intersection(right):
             continue
-        if not atoms([int(d) for d in dims[: len(wide_left)]], [int(d) for d in dims[len(wide_left) :]]):
-            refs = [ref(x, a) for a in wide_left] + [ref(y, b) for b in wide_right]
-            yield from (Pin(each, f"sizes {dims} do not factor into common digits") for each in refs)
-        elif not fixed.intersection(right):
-            yield Tie(ref(x, *wide_left), ref(y, *wide_right))
+        if atoms(sizes[: len(before)], sizes[len(before) :]):
+            yield Tie(ref(x, *before), ref(y, *after))
+        else:
+            reason = f"sizes {sizes[: len(before)]} and {sizes[len(before) :]} have no digits in common"
+            yield from (Pin(ref(x, a), reason) for a in before)
+            yield from (Pin(ref(y, b), reason) for b in after)
 
 
 @resize_hook("Reshape")
