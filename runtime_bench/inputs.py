@@ -38,17 +38,26 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Input:
-    """One input that a model asks for. An open dimension is None."""
+    """One input that a model asks for. An open dimension is None; `batch_axes` are those that follow the batch."""
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    batch_axes: tuple[int, ...] = (0,)
 
 
 def parse(described: Sequence[Mapping[str, Any]]) -> list[Input]:
-    """Inputs as a worker describes them: name, `tensor(float)`, shape with numbers, names or nothing."""
+    """Inputs as a worker describes them: name, `tensor(float)`, shape with numbers, names or nothing. A name that
+    stands at axis 0 of any input is the batch wherever it stands (the state of a recurrent model has it at axis 1).
+    """
+    batch = {d["shape"][0] for d in described if d["shape"] and isinstance(d["shape"][0], str)}
     return [
-        Input(d["name"], _dtype(d), tuple(v if isinstance(v, int) and v >= 0 else None for v in d["shape"]))
+        Input(
+            d["name"],
+            _dtype(d),
+            tuple(v if isinstance(v, int) and v >= 0 else None for v in d["shape"]),
+            tuple(axis for axis, v in enumerate(d["shape"]) if axis == 0 or v in batch),
+        )
         for d in described
     ]
 
@@ -61,14 +70,14 @@ def _dtype(described: Mapping[str, Any]) -> str:
 
 
 def shape_for(wanted: Input, batch: int, shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
-    """The shape of one call: the target's own shape, else the model's with axis 0 set to `batch` where it is open."""
+    """The shape of one call: the target's own shape, else the model's with open batch axes set to `batch`."""
     given = shapes.get(wanted.name)
     if given is not None:
         fits = len(given) == len(wanted.shape) and all(m in (None, d) for m, d in zip(wanted.shape, given, strict=True))
         if not fits:
             raise WorkerFault("data", f"shape {list(given)} does not fit input {wanted.name!r} {_text(wanted)}")
         return tuple(given)
-    shape = tuple(batch if d is None and i == 0 else d for i, d in enumerate(wanted.shape))
+    shape = tuple(batch if d is None and i in wanted.batch_axes else d for i, d in enumerate(wanted.shape))
     if None in shape:
         raise WorkerFault(
             "shape",

@@ -16,6 +16,8 @@ IDS = Input("ids", "int64", (None, None))
 def test_descriptions_are_parsed() -> None:
     described = [{"name": "x", "type": "tensor(float)", "shape": ["batch", 3, None, -1]}]
     assert inputs.parse(described) == [Input("x", "float32", (None, 3, None, None))]
+    state = {"name": "state", "type": "tensor(double)", "shape": [2, "batch", 128]}
+    assert inputs.parse([*described, state])[1] == Input("state", "float64", (2, None, 128), (0, 1))
     with pytest.raises(WorkerFault, match="cannot be fed") as caught:
         inputs.parse([{"name": "s", "type": "seq(tensor(float))", "shape": []}])
     assert caught.value.kind == "data"
@@ -94,6 +96,8 @@ def test_made_up_inputs_are_harmless() -> None:
 def test_open_dimensions_are_not_guessed() -> None:
     with pytest.raises(WorkerFault, match=r"'ids' \[\?,\?\] has open dimensions"):
         inputs.synthetic([IDS], 1, {})
+    state = Input("state", "float32", (2, None, 8), (0, 1))
+    assert inputs.synthetic([state], 3, {})["state"].shape == (2, 3, 8)
     assert inputs.synthetic([IDS], 1, {"ids": (2, 7)})["ids"].shape == (2, 7)
     with pytest.raises(WorkerFault, match="does not fit"):
         inputs.synthetic([IMAGE], 1, {"x": (1, 4, 8, 8)})
