@@ -38,7 +38,7 @@ def compare(
     seed: int = 0,
     names: Sequence[str] | None = None,
     timeout: float = STEP_SECONDS,
-    max_seconds: float = 120.0,
+    max_seconds: float = 20.0,
     progress: Progress | None = None,
 ) -> Comparison:
     """Measure one or more models; the first is the baseline of every speedup.

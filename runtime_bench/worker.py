@@ -77,16 +77,21 @@ def _read_calls(path: str) -> list[inputs.Call]:
 def _feed_synthetic(session: Session, request: Mapping[str, Any]) -> None:
     """Integers are 0, or 1 for a model that cannot run on zeros (a length, a divisor)."""
     wanted = inputs.parse(session.describe()["inputs"])
-    made = [
-        inputs.synthetic(wanted, request.get("batch", 1), request.get("shapes", {}), request.get("seed", 0), integer)
-        for integer in (0, 1)
-    ]
-    try:
-        session.feed([made[0]])
-    except WorkerFault as fault:
-        if fault.kind != "model" or not any(v.dtype.kind in "iu" for v in made[0].values()):
-            raise
-        session.feed([made[1]])
+    refusals = []
+    for integer in (0, 1):
+        made = inputs.synthetic(
+            wanted, request.get("batch", 1), request.get("shapes", {}), request.get("seed", 0), integer
+        )
+        try:
+            session.feed([made])
+            return
+        except WorkerFault as fault:
+            refusals.append(fault)
+            if fault.kind != "model":
+                raise
+    if any(i.dtype.lstrip("u").startswith("int") for i in wanted):
+        raise WorkerFault("data", f"cannot run on made-up inputs, give calibration data: {refusals[0]}")
+    raise refusals[0]
 
 
 def _warmup(worker: Worker, request: Mapping[str, Any]) -> Reply:
