@@ -22,6 +22,19 @@ Array = np.ndarray[Any, Any]
 Evaluate = Callable[["InferenceSession"], float]
 
 _BATCH = 32
+_SCRIPT_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def from_options(options: Mapping[str, str] | None) -> Evaluate | None:
@@ -49,21 +62,23 @@ def from_script(path: Path, function: str) -> Evaluate:
         raise UsageError(f"evaluation script {path} has no function {function!r}")
 
     def evaluate(session: InferenceSession) -> float:
-        value = found(session)
-        if isinstance(value, bool) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore[arg-type]
+        try:
+            value = found(session)
+        except _SCRIPT_ERRORS as error:
+            raise UsageError(f"{function} of {path.name} failed: {type(error).__name__}: {error}") from error
+        if isinstance(value, bool | str) or not np.isscalar(value) or not np.isfinite(value):
             raise DataError(f"{function} of {path.name} returned {value!r}, which is not a finite number")
         return float(value)  # type: ignore[arg-type]
 
+    evaluate.__name__ = function
     return evaluate
 
 
 def from_data(path: Path, labels: str, metric: str) -> Evaluate:
     """Returns an evaluation on the `.npz` at `path`: inputs by name, and `labels` with one row a sample."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
-        raise DataError(f"evaluation data {path} is not an .npz of plain arrays: {error}") from error
+    from onnxprune.stats import arrays as stored
+
+    arrays = dict(stored.read(path))
     if labels not in arrays:
         raise DataError(f"evaluation data {path} has no array {labels!r}; it has {', '.join(sorted(arrays))}")
     truth = arrays.pop(labels)
@@ -72,6 +87,7 @@ def from_data(path: Path, labels: str, metric: str) -> Evaluate:
     def evaluate(session: InferenceSession) -> float:
         return score(_outputs(session, arrays, len(truth)), truth)
 
+    evaluate.__name__ = metric
     return evaluate
 
 
