@@ -19,6 +19,8 @@ PASSES: dict[str, str] = {
     "deduplicate-initializers": "passes.deduplicate_initializers:DeduplicateInitializers",
     "flush-denormals": "passes.flush_denormals:FlushDenormals",
     "dead-code": "passes.dead_code:DeadCode",
+    "quantize-static": "passes.quantization:QuantizeStatic",
+    "quantize-dynamic": "passes.quantization:QuantizeDynamic",
 }
 """Name on the command line -> ``module:class``. Nothing is imported until a pass is asked for."""
 
@@ -33,12 +35,12 @@ def build(name: str) -> Pass:
 def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     """Return the passes that bring equivalent spellings of a model to one form, in order.
 
-    Folding, shape resolution and identity removal run twice, since constant targets reveal no-ops and the no-ops
-    removed reveal constants.
+    Some run twice: known sizes reveal constant conditions, constant targets reveal no-ops, and the no-ops removed reveal
+    constants.
     """
     names = ["inline-functions", "constant-folding", "inline-constant-if", "resolve-shapes", "constant-folding"]
-    names += ["eliminate-identities", "dead-code", "normalize-ops"]
+    names += ["inline-constant-if", "eliminate-identities", "dead-code", "normalize-ops"]
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
-    names += ["constant-folding", "eliminate-identities", "flush-denormals", "deduplicate-initializers", "dead-code"]
+    names += ["resolve-shapes", "constant-folding", "eliminate-identities", "flush-denormals", "deduplicate-initializers", "dead-code"]
     return [build(name) for name in names]

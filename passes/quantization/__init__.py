@@ -1,6 +1,20 @@
 """8-bit quantization: static (QDQ) and dynamic. See docs/quantization.md."""
 
-from passes.quantization.api import fake_quantize_for_latency, quantizable, quantize
+from passes.quantization.api import choose_exclusions, fake_quantize_for_latency, quantizable, quantize
+from passes.quantization.dynamic_pass import QuantizeDynamic
 from passes.quantization.scheme import Scheme
+from passes.quantization.sensitivity import float_prefixes, ranking, sensitivity
+from passes.quantization.static_pass import QuantizeStatic
 
-__all__ = ["Scheme", "fake_quantize_for_latency", "quantizable", "quantize"]
+__all__ = [
+    "QuantizeDynamic",
+    "QuantizeStatic",
+    "Scheme",
+    "choose_exclusions",
+    "fake_quantize_for_latency",
+    "float_prefixes",
+    "quantizable",
+    "quantize",
+    "ranking",
+    "sensitivity",
+]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import onnx_graphsurgeon as gs
+
 from onnxprune import ir
-from onnxprune.stats import Feeds
+from onnxprune.stats import Feeds, model_drift
 from passes.quantization import dynamic, selection, static
 from passes.quantization.scheme import Scheme
+from passes.quantization.sensitivity import ranking, sensitivity
 
 
 def quantize(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     """An 8-bit copy of `model`, checked and run once.
 
-    Raises ModelError, one line, where that is impossible: nothing to quantize, an opset that cannot be raised, or a result that is invalid.
-    Deterministic: same model, feeds and scheme give the same model.
+    Raises ModelError, one line, where that is impossible: nothing to quantize, an opset that cannot be raised, or a
+    result that is invalid. Deterministic: same model, feeds and scheme give the same model.
     """
     if scheme.kind == "dynamic":
         return static.proven(dynamic.quantize_dynamic(model, scheme), feeds)
@@ -20,7 +25,10 @@ def quantize(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
 
 
 def fake_quantize_for_latency(model: ir.Model, scheme: Scheme, feeds: Feeds | None = None) -> ir.Model:
-    """A model with the structure that `quantize` gives and cheap ranges, to measure its latency; synthetic inputs when `feeds` is None."""
+    """A model with the structure that `quantize` gives and cheap ranges, to measure its latency.
+
+    Ranges come from two samples of `feeds`, or of synthetic inputs when it is None.
+    """
     if scheme.kind == "dynamic":
         return dynamic.quantize_dynamic(model, scheme)
     return static.quantize_static_for_latency(model, feeds or Feeds.synthetic(model, static.LATENCY_SAMPLES, 0), scheme)
@@ -30,3 +38,31 @@ def quantizable(model: ir.Model, kind: str = "static") -> list[str]:
     """Keys of the contractions that can run in 8 bits, in graph order: what `Scheme.exclude` may name."""
     nodes = dynamic.products(model) if kind == "dynamic" else selection.contractions(model)
     return [ir.node_key(node) for node in nodes]
+
+
+def quantized_nodes(model: ir.Model) -> int:
+    """How many contractions of a quantized model run in 8 bits."""
+    return sum(node.op == "MatMulInteger" or _reads_8_bits(node) for node in model.graph.nodes)
+
+
+def _reads_8_bits(node: gs.Node) -> bool:
+    sources = [ir.producer(tensor) for tensor in node.inputs[:1] if node.op in selection.CONTRACTIONS]
+    return any(source is not None and source.op == "DequantizeLinear" for source in sources)
+
+
+def choose_exclusions(model: ir.Model, feeds: Feeds, scheme: Scheme, limit: float, samples: int = 32) -> Scheme | None:
+    """`scheme` with the most harmful contractions excluded, as few as a doubling search finds, so that no output drifts
+    more than `limit`; None where even half of them in float do not suffice. Static schemes only.
+    """
+    judged = feeds.take([k * len(feeds) // min(samples, len(feeds)) for k in range(min(samples, len(feeds)))])
+    quantized = quantize(model, feeds, scheme)
+    order: list[str] = []
+    count = 0
+    while max(model_drift(model, quantized, judged, batch=8, threads=1).values(), default=0.0) > limit:
+        order = order or ranking(sensitivity(model, quantized, feeds))
+        count = max(1, 2 * count)
+        if 2 * count > len(order):
+            return None
+        scheme = replace(scheme, exclude=tuple(dict.fromkeys([*scheme.exclude, *order[:count]])))
+        quantized = quantize(model, feeds, scheme)
+    return scheme

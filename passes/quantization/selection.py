@@ -15,7 +15,21 @@ from onnxprune import ir
 
 CONTRACTIONS = frozenset({"Conv", "Gemm", "MatMul"})
 MOVEMENT = frozenset(
-    ["Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather", "Pad", "MaxPool", "Resize", "DepthToSpace", "SpaceToDepth"]
+    [
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Slice",
+        "Split",
+        "Gather",
+        "Pad",
+        "MaxPool",
+        "Resize",
+        "DepthToSpace",
+        "SpaceToDepth",
+    ]
 )
 """Outputs hold only values of the input (or zero): one scale serves both."""
 ARITHMETIC = frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"})
