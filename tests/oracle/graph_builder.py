@@ -168,22 +168,25 @@ class Builder:
             return self.op("Resize", [x, roi, scales_slot, sizes], (n, c, 2 * h, 2 * w), **modes)
         return self.op("Resize", [x, roi, scales], (n, c, 2 * h, 2 * w), **modes)
 
-    def finish(self, outputs: Sequence[Value]) -> onnx.ModelProto:
-        """The model, without nodes, weights and inputs that no output needs."""
+    def finish(self, outputs: Sequence[Value], symbols: Sequence[str] = ()) -> onnx.ModelProto:
+        """The model, without nodes, weights and inputs that no output needs.
+
+        `symbols` takes the place of the inputs' leading sizes; outputs then declare nothing but their rank.
+        """
         needed, nodes = {o.name for o in outputs}, []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
                 needed.update(node.input)
                 nodes.append(node)
 
-        def info(value: Value) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, value.shape)
+        def info(value: Value, dims: Sequence[int | str | None]) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, dims)
 
         graph = helper.make_graph(
             nodes[::-1],
             "random",
-            [info(v) for v in self.inputs if v.name in needed],
-            [info(v) for v in outputs],
+            [info(v, [*symbols, *v.shape[len(symbols) :]]) for v in self.inputs if v.name in needed],
+            [info(v, [None] * len(v.shape) if symbols else v.shape) for v in outputs],
             [numpy_helper.from_array(v, n) for n, v in self.constants.items() if n in needed],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)

@@ -26,10 +26,13 @@ def random_model(choose: Chooser, most: int = 9) -> onnx.ModelProto:
     if choose.integer(0, 3) == 0:
         outputs.append(module.head(b, b.pick(b.live[1:])))
     unique = {o.name: o for o in outputs}
-    return b.finish(list(unique.values()))
+    return b.finish(list(unique.values()), b.pick([[], [], ["N"], ["N"] if image else ["N", "T"]]))
 
 
 def random_feeds(model: onnx.ModelProto, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
     """One call with normal values."""
-    shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
+    sizes = {"N": 2, "T": 5}
+    shapes = {
+        i.name: [sizes.get(d.dim_param, d.dim_value) for d in i.type.tensor_type.shape.dim] for i in model.graph.input
+    }
     return [{name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}]

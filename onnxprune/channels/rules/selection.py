@@ -84,14 +84,17 @@ def _write_slice(node: gs.Node, opset: int, cut: Cut, place: int, positions: Int
     step = int(positions[1] - positions[0]) if len(positions) > 1 else 1
     start = int(positions[0]) if len(positions) else 0
     end = int(positions[-1]) + (1 if step > 0 else -1) if len(positions) else start
-    end = np.iinfo(np.int64).min + 1 if end < 0 else end
+    end = -(2**31) + 1 if end < 0 else end  # before the first element, in either integer type
     for name, slot, value in (("starts", 1, start), ("ends", 2, end), ("steps", 4, step)):
         values = parameter(node, name, 9) if opset < 10 else constant_ints(present(node, slot))
         if values is None and step == 1:
             continue
         values = [1] * len(constant_ints(present(node, 1)) or []) if values is None else list(values)
         values[place] = value
-        cut.set_ints(node, name, slot if opset >= 10 else 9, values)
+        if opset < 10:
+            cut.set_ints(node, name, 9, values)
+        else:  # all bounds have one integer type
+            cut.set_input(node, slot, np.array(values, np.asarray(ir.constant(node.inputs[1])).dtype))
 
 
 @op_rule("Gather")

@@ -1,0 +1,448 @@
+"""Small graphs around corners of the operator specification: each must prune to what masking says, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from graph_builder import Builder, SeededChooser, Value
+from onnx import TensorProto, helper
+from proving import prove
+from random_graphs import random_feeds
+
+from onnxprune import channels, ir
+
+
+def builder(opset: int) -> Builder:
+    return Builder(SeededChooser(0), opset)
+
+
+def conv(b: Builder, x: Value, out: int, k: int = 1) -> Value:
+    n, c, h, w = x.shape
+    weight = b.weight(out, c, k, k, fan_in=c * k * k)
+    return b.op("Conv", [x, weight, b.weight(out)], (n, out, h, w), pads=[k // 2] * 4)
+
+
+def classify(b: Builder, x: Value) -> Value:
+    return b.op("Conv", [x, b.weight(3, x.shape[1], 1, 1)], (x.shape[0], 3, *x.shape[2:]))
+
+
+def groups_of(model: onnx.ModelProto, granularity: str = "head") -> tuple[ir.Model, channels.ChannelGraph]:
+    onnx.checker.check_model(model)
+    original = ir.from_proto(model)
+    ir.infer_shapes(original)
+    return original, channels.analyze(original, granularity=granularity)
+
+
+def check(model: onnx.ModelProto, least: int = 1, granularity: str = "head") -> list[int]:
+    """Prunes every group alone to its minimum and at random, and all together; returns the widths of the groups."""
+    rng = np.random.default_rng(0)
+    feeds = random_feeds(model, rng)
+    original, graph = groups_of(model, granularity)
+    assert len(graph.groups) >= least, [str(f) for f in graph.frozen]
+    together: dict[str, Any] = {}
+    for group in graph.groups:
+        step = max(group.multiple_of, 1)
+        for count in {max(group.min_keep, step), step * (group.width // step // 2 + 1)}:
+            if count >= group.width:
+                continue
+            keep = np.zeros(group.width, bool)
+            keep[rng.permutation(group.width)[:count]] = True
+            verdict = prove(original, graph, {group.name: keep}, feeds)
+            assert verdict.ok, (group.name, np.flatnonzero(~keep), verdict)
+            together[group.name] = keep
+    verdict = prove(original, graph, together, feeds)
+    assert verdict.ok, (together, verdict)
+    return sorted(group.width for group in graph.groups)
+
+
+def test_operand_of_unknown_size_spans_a_broadcast_axis() -> None:
+    """Shape inference has no answer for the sliced operand; its six channels are added to six prunable ones."""
+    b = builder(9)
+    x = b.input(2, 3, 4, 4)
+    sliced = b.slice(conv(b, x, 8), -3, 1, -1)
+    other = conv(b, x, 6)
+    model = b.finish([classify(b, b.binary("Mul", sliced, other, other.shape))])
+    check(model, 0)
+
+
+def test_batched_operand_of_unknown_size() -> None:
+    """(N, heads, t, d) x (N, heads, d, t) where only one operand's head count is known."""
+    b = builder(9)
+    x = b.input(2, 5, 6)
+    q = b.op("MatMul", [x, b.weight(6, 8)], (2, 5, 8))
+    k = b.op("MatMul", [x, b.weight(6, 16)], (2, 5, 16))
+    q = b.op("Transpose", [b.reshape(q, (2, 5, 2, 4), (2, 5, 2, 4))], (2, 2, 5, 4), perm=[0, 2, 1, 3])
+    k = b.op("Transpose", [b.reshape(k, (2, 5, 4, 4), (2, 5, 4, 4))], (2, 4, 4, 5), perm=[0, 2, 3, 1])
+    k = b.slice(k, -3, 1, -1)
+    scores = b.op("MatMul", [q, k], (2, 2, 5, 5))
+    flat = b.reshape(scores, (2, -1), (2, 50))
+    check(b.finish([b.op("MatMul", [flat, b.weight(50, 3)], (2, 3))]), 0)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("bounds", [(1, 7, 1), (-1, -(2**31), -2), (0, 8, 3)])
+def test_slice_bounds_share_one_type(dtype: type, bounds: tuple[int, int, int]) -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 8)
+    start, end, step = bounds
+    count = len(range(8)[slice(start, None if end < -8 else end, step)])
+    names = [b.constant(np.asarray([v], dtype)) for v in (start, end, 1, step)]
+    z = b.op("Slice", [y, *names], (2, count, 4, 4))
+    check(b.finish([classify(b, z), classify(b, y)]))
+
+
+def test_slice_bounds_shared_with_another_axis() -> None:
+    """One constant bounds channels here and rows there."""
+    b = builder(13)
+    x = b.input(2, 3, 8, 8)
+    y = conv(b, x, 8)
+    start, end, axis = b.ints([2]), b.ints([6]), b.ints([1])
+    z = b.op("Slice", [y, start, end, axis], (2, 4, 8, 8))
+    rows = b.op("Slice", [x, start, end, b.ints([2])], (2, 3, 4, 8))
+    check(b.finish([classify(b, z), classify(b, rows)]))
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_squeeze_of_every_single_axis(opset: int) -> None:
+    """Without axes, Squeeze would also take a channel axis that is pruned to one element."""
+    b = builder(opset)
+    x = b.input(2, 3, 4, 4)
+    y = b.op("GlobalAveragePool", [conv(b, x, 4)], (2, 4, 1, 1))
+    z = b.op("Squeeze", [y], (2, 4))
+    check(b.finish([b.op("MatMul", [z, b.weight(4, 3)], (2, 3))]), 0)
+
+
+def test_shape_that_leaves_the_graph() -> None:
+    """A shape vector is an output of the graph and also feeds a Gather."""
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    shape = b.op("Shape", [y], (4,))
+    batch = b.op("Gather", [shape, b.ints([0])], (1,), axis=0)
+    target = b.op("Concat", [batch, b.ints([-1])], (2,), axis=0)
+    out = classify(b, y)
+    model = b.finish([b.op("Reshape", [out, target], (2, 48))])
+    model.graph.output.append(helper.make_tensor_value_info(shape.name, TensorProto.INT64, [4]))
+    check(model, 0)
+    _, graph = groups_of(model)
+    assert not graph.groups
+
+
+def test_size_of_a_pruned_tensor_as_a_number() -> None:
+    """Multiplying by the channel count that Shape reads: the count must not change under pruning."""
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    count = b.op("Gather", [b.op("Shape", [y], (4,)), b.constant(np.asarray(1, np.int64))], (), axis=0)
+    scaled = b.op("Div", [y, b.op("Cast", [count], (), to=1)], y.shape)
+    _, graph = groups_of(b.finish([classify(b, scaled)]))
+    assert not graph.groups
+
+
+@pytest.mark.parametrize("opset", [7, 8])
+def test_batch_norm_over_every_element(opset: int) -> None:
+    """spatial=0 (opset 7 and 8): scale and bias have the whole feature shape; after the transpose rows are channels."""
+    b = builder(opset)
+    x = b.input(2, 3, 4, 4)
+    y = b.op("Transpose", [conv(b, x, 6)], (2, 4, 6, 4), perm=[0, 2, 1, 3])
+    parameters = [b.weight(4, 6, 4, offset=0.5) for _ in range(4)]
+    y = b.op("BatchNormalization", [y, *parameters], y.shape, spatial=0)
+    y = b.op("Transpose", [y], (2, 6, 4, 4), perm=[0, 2, 1, 3])
+    _, graph = groups_of(b.finish([classify(b, y)]))
+    assert not graph.groups
+
+
+def test_gather_with_a_scalar_and_negative_indices() -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 8)
+    last = b.op("Gather", [y, b.constant(np.asarray(-1, np.int64))], (2, 4, 4), axis=1)
+    some = b.op("Gather", [y, b.constant(np.asarray([-1, 3, 3, -8], np.int32))], (2, 4, 4, 4), axis=-3)
+    last = b.squeeze("Unsqueeze", last, [1], (2, 1, 4, 4))
+    check(b.finish([classify(b, b.binary("Mul", some, last, some.shape)), classify(b, y)]))
+
+
+def test_gather_with_a_matrix_of_indices() -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 8)
+    picked = b.op("Gather", [y, b.ints(np.array([[0, 2], [2, 5]]))], (2, 2, 2, 4, 4), axis=1)
+    flat = b.reshape(picked, (2, 4, 4, 4), (2, 4, 4, 4))
+    check(b.finish([classify(b, flat), classify(b, y)]))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_pad_that_repeats_channels(mode: str) -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = b.op("Pad", [conv(b, x, 6), b.ints([0, 1, 0, 0, 0, 1, 0, 0])], (2, 8, 4, 4), mode=mode)
+    check(b.finish([classify(b, y)]), 0)
+
+
+@pytest.mark.parametrize("pads", [(-1, 0), (0, -2), (-1, 2), (3, -1)])
+def test_pad_that_crops_channels(pads: tuple[int, int]) -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    z = b.pad(y, 1, *pads, 0.25)
+    branch = conv(b, x, z.shape[1])
+    check(b.finish([classify(b, b.binary("Add", z, branch, z.shape)), classify(b, y)]))
+
+
+@pytest.mark.parametrize("axes", [[1], [-3], [1, 2], []])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_pad_axes_and_order(axes: list[int], opset: int) -> None:
+    """Opset 18 names the padded axes; before it all are named, interleaved as begins and ends."""
+    b = builder(opset)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    fill = b.constant(np.asarray(1.5, np.float32))
+    if opset >= 18 and axes:
+        begins = [1] + [1] * (len(axes) - 1)
+        z = b.op("Pad", [y, b.ints(begins * 2), fill, b.ints(axes)], (2, 8, 4 + 2 * (len(axes) - 1), 4))
+    else:
+        z = b.op("Pad", [y, b.ints([0, 1, 0, 0, 0, 1, 0, 0]), fill], (2, 8, 4, 4))
+    other = b.op("ConvTranspose", [y, b.weight(6, 8, z.shape[2] - 3, 1)], z.shape)
+    check(b.finish([classify(b, b.binary("Add", z, other, z.shape))]))
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_softmax_of_old_opsets_is_flat(opset: int, axis: int) -> None:
+    b = builder(opset)
+    x = b.input(2, 3, 4, 4)
+    y = b.unary("Softmax", conv(b, x, 6), axis=axis)
+    check(b.finish([classify(b, y)]), 0)
+
+
+def test_softmax_default_axis_changed() -> None:
+    for opset in (12, 13):
+        b = builder(opset)
+        x = b.input(2, 3, 4, 4)
+        check(b.finish([classify(b, b.unary("Softmax", conv(b, x, 6)))]))
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("bias", [(5,), (1,), (2, 5), (2, 1), ()])
+def test_gemm_forms(trans_a: int, trans_b: int, bias: tuple[int, ...]) -> None:
+    b = builder(13)
+    x = b.input(2, 6)
+    h = b.op("Gemm", [x, b.weight(6, 8), b.weight(8)], (2, 8), alpha=0.5)
+    h = b.op("Transpose", [h], (8, 2), perm=[1, 0]) if trans_a else h
+    weight = b.weight(5, 8) if trans_b else b.weight(8, 5)
+    y = b.op("Gemm", [h, weight, b.weight(*bias)], (2, 5), transA=trans_a, transB=trans_b, beta=0.5)
+    assert check(b.finish([b.op("Gemm", [b.unary("Relu", y), b.weight(5, 3)], (2, 3))])) == [5, 8]
+
+
+def test_weight_on_the_left_of_matmul() -> None:
+    b = builder(13)
+    x = b.input(2, 6, 5)
+    h = b.unary("Relu", b.op("MatMul", [b.weight(8, 6), x], (2, 8, 5)))
+    assert check(b.finish([b.op("MatMul", [b.weight(3, 8), h], (2, 3, 5))])) == [8]
+
+
+def test_matmul_with_vectors() -> None:
+    b = builder(13)
+    x = b.input(2, 6)
+    h = b.unary("Relu", b.op("MatMul", [x, b.weight(6, 8)], (2, 8)))
+    assert check(b.finish([b.op("MatMul", [h, b.weight(8)], (2,))])) == [8]
+
+
+@pytest.mark.parametrize("target", [(0, -1), (2, 96), (-1, 96), (2, -1), (0, 96)])
+@pytest.mark.parametrize("symbol", ["", "N"])
+def test_reshape_targets(target: tuple[int, int], symbol: str) -> None:
+    b = builder(14)
+    x = b.input(2, 3, 4, 4)
+    flat = b.reshape(conv(b, x, 6), target, (2, 96))
+    model = b.finish([b.op("MatMul", [flat, b.weight(96, 3)], (2, 3))], [symbol] if symbol else [])
+    check(model, 0 if symbol and target[0] == 2 else 1)
+
+
+def test_one_reshape_target_for_two_tensors() -> None:
+    """The same initializer shapes a prunable tensor and one that stays."""
+    b = builder(13)
+    x = b.input(2, 6, 4, 4)
+    target = b.ints([2, 96])
+    flat = b.op("Reshape", [conv(b, x, 6), target], (2, 96))
+    other = b.op("Reshape", [x, target], (2, 96))
+    out = [b.op("MatMul", [flat, b.weight(96, 3)], (2, 3)), b.op("MatMul", [other, b.weight(96, 3)], (2, 3))]
+    check(b.finish(out))
+
+
+def test_reshape_with_allowzero() -> None:
+    b = builder(14)
+    x = b.input(2, 3, 4, 4)
+    flat = b.op("Reshape", [conv(b, x, 6), b.ints([2, 96])], (2, 96), allowzero=1)
+    check(b.finish([b.op("MatMul", [flat, b.weight(96, 3)], (2, 3))]))
+
+
+def test_reshape_that_mixes_channels_with_rows() -> None:
+    """(6, 4) to (4, 6): no digit is common, nothing may leave."""
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    mixed = b.reshape(conv(b, x, 6), (2, 4, 6, 4), (2, 4, 6, 4))
+    _, graph = groups_of(b.finish([classify(b, mixed)]))
+    assert not graph.groups
+
+
+def test_weight_that_is_also_an_output() -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    out = classify(b, y)
+    bias = next(n for n, v in b.constants.items() if v.shape == (6,))
+    copy = b.op("Identity", [bias], (6,))
+    check(b.finish([out, copy]), 0)
+    _, graph = groups_of(b.finish([out, copy]))
+    assert not graph.groups
+
+
+def test_initializer_that_a_caller_may_override() -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    model = b.finish([classify(b, conv(b, x, 6))])
+    weight = next(t for t in model.graph.initializer if list(t.dims) == [6, 3, 1, 1])
+    model.graph.input.append(helper.make_tensor_value_info(weight.name, TensorProto.FLOAT, weight.dims))
+    _, graph = groups_of(model)
+    assert not graph.groups
+
+
+def test_tensor_that_a_branch_captures() -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    branches = []
+    for name, scale in (("then", 1.0), ("else", 2.0)):
+        factor = helper.make_node("Constant", [], [f"{name}_k"], value_float=scale)
+        node = helper.make_node("Mul", [y.name, f"{name}_k"], [f"{name}_y"])
+        info = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, y.shape)
+        branches.append(helper.make_graph([factor, node], name, [], [info]))
+    condition = b.constant(np.asarray(True))
+    z = b.op("If", [condition], y.shape, then_branch=branches[0], else_branch=branches[1])
+    _, graph = groups_of_captured(b, z, y)
+    assert not graph.groups
+
+
+def groups_of_captured(b: Builder, z: Value, y: Value) -> tuple[ir.Model, channels.ChannelGraph]:
+    model = b.finish([classify(b, z), classify(b, y)])
+    return groups_of(model)
+
+
+def test_tied_embedding() -> None:
+    """One table looks tokens up and, transposed, scores them."""
+    b = builder(13)
+    ids = b.constant(np.asarray([[0, 3, 5], [1, 1, 2]], np.int64))
+    table = b.weight(7, 6)
+    x = b.op("Gather", [table, ids], (2, 3, 6), axis=0)
+    y = b.input(2, 3, 6)
+    h = b.binary("Add", x, b.op("MatMul", [y, b.weight(6, 6)], (2, 3, 6)), (2, 3, 6))
+    turned = b.op("Transpose", [table], (6, 7), perm=[1, 0])
+    check(b.finish([b.op("MatMul", [h, turned], (2, 3, 7))]), 0)
+
+
+def test_weight_used_as_producer_and_as_operand() -> None:
+    """A convolution's weight is also added to, as data, elsewhere."""
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    weight = b.weight(4, 4, 1, 1)
+    y = b.op("Conv", [x, weight], (2, 4, 4, 4))
+    row = b.reshape(Value(weight, (4, 4, 1, 1)), (1, 4, 4, 1), (1, 4, 4, 1))
+    z = b.binary("Add", b.unary("Relu", y), row, y.shape)
+    check(b.finish([classify(b, z)]), 0)
+
+
+@pytest.mark.parametrize(("groups", "out"), [(2, 8), (4, 4), (4, 8), (8, 8), (8, 16)])
+def test_grouped_convolutions(groups: int, out: int) -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = b.unary("Sigmoid", conv(b, x, 8))
+    z = b.op("Conv", [y, b.weight(out, 8 // groups, 3, 3), b.weight(out)], (2, out, 4, 4), group=groups, pads=[1] * 4)
+    check(b.finish([classify(b, z)]))
+
+
+@pytest.mark.parametrize(("groups", "per_group"), [(1, 5), (2, 3), (8, 1), (8, 2)])
+def test_grouped_transposed_convolutions(groups: int, per_group: int) -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = b.unary("Sigmoid", conv(b, x, 8))
+    out = groups * per_group
+    z = b.op("ConvTranspose", [y, b.weight(8, per_group, 2, 2), b.weight(out)], (2, out, 5, 5), group=groups)
+    check(b.finish([classify(b, z)]))
+
+
+@pytest.mark.parametrize("include", [0, 1])
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+def test_average_pool_counts(include: int, ceil_mode: int) -> None:
+    b = builder(19)
+    x = b.input(2, 3, 5, 5)
+    y = b.op("AveragePool", [conv(b, x, 6)], (2, 6, 3, 3), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4,
+             count_include_pad=include, ceil_mode=ceil_mode)  # fmt: skip
+    assert check(b.finish([classify(b, y)])) == [6]
+
+
+def test_max_pool_indices() -> None:
+    """Positions are flat over channels."""
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y, where = b.ops("MaxPool", [conv(b, x, 6)], [(2, 6, 2, 2)] * 2, kernel_shape=[2, 2], strides=[2, 2])
+    z = b.op("MaxUnpool", [y, where], (2, 6, 4, 4), kernel_shape=[2, 2], strides=[2, 2])
+    check(b.finish([classify(b, z)]), 0)
+
+
+def test_split_with_an_uneven_last_part() -> None:
+    b = builder(18)
+    x = b.input(2, 3, 4, 4)
+    parts = b.ops("Split", [conv(b, x, 7)], [(2, 3, 4, 4), (2, 3, 4, 4), (2, 1, 4, 4)], axis=1, num_outputs=3)
+    y = b.binary("Add", parts[0], parts[1], parts[0].shape)
+    y = b.binary("Mul", y, parts[2], y.shape)
+    check(b.finish([classify(b, y)]))
+
+
+def test_resize_by_sizes_with_axes() -> None:
+    b = builder(18)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    up = b.op("Resize", [y, "", "", b.ints([8, 8])], (2, 6, 8, 8), axes=[2, 3], mode="linear")
+    whole = b.op("Resize", [y, "", "", b.ints([2, 6, 8, 8])], (2, 6, 8, 8), mode="nearest")
+    check(b.finish([classify(b, b.binary("Add", up, whole, up.shape))]))
+
+
+def test_expand_of_a_vector() -> None:
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    gate = b.op("Expand", [b.weight(1, 6, 1, 1), b.ints([2, 1, 4, 4])], y.shape)
+    flat = b.op("Expand", [b.weight(1), b.ints([2, 6, 4, 4])], y.shape)
+    check(b.finish([classify(b, b.op("Sum", [y, gate, flat], y.shape))]))
+
+
+def test_recurrent_network_between_matrices() -> None:
+    b = builder(14)
+    x = b.input(5, 2, 6)
+    h = b.op("MatMul", [x, b.weight(6, 8)], (5, 2, 8))
+    y = b.op("GRU", [h, b.weight(1, 12, 8), b.weight(1, 12, 4)], (5, 1, 2, 4), hidden_size=4)
+    flat = b.squeeze("Squeeze", y, [1], (5, 2, 4))
+    check(b.finish([b.op("MatMul", [flat, b.weight(4, 3)], (5, 2, 3))]), 0)
+
+
+@pytest.mark.parametrize("granularity", ["head", "head_dim"])
+def test_attention_with_dynamic_batch_and_length(granularity: str) -> None:
+    b = builder(17)
+    x = b.input(2, 5, 6)
+    parts = []
+    for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        y = b.op("MatMul", [x, b.weight(6, 8, fan_in=6)], (2, 5, 8))
+        y = b.reshape(y, (0, 0, 2, 4), (2, 5, 2, 4))
+        parts.append(b.op("Transpose", [y], [(2, 5, 2, 4)[p] for p in perm], perm=perm))
+    scores = b.op("MatMul", parts[:2], (2, 2, 5, 5))
+    mixed = b.op("MatMul", [b.unary("Softmax", scores, axis=-1), parts[2]], (2, 2, 5, 4))
+    turned = b.op("Transpose", [mixed], (2, 5, 2, 4), perm=[0, 2, 1, 3])
+    flat = b.reshape(turned, (0, 0, 8), (2, 5, 8))
+    model = b.finish([b.op("MatMul", [flat, b.weight(8, 6, fan_in=8)], (2, 5, 6))], ["N", "T"])
+    widths = check(model, granularity=granularity)
+    assert widths == ([2] if granularity == "head" else [4, 4])
