@@ -28,6 +28,7 @@ from onnxprune.errors import (
     ProviderError,
     UsageError,
 )
+from runtime_bench import scratch
 from runtime_bench.inputs import Call
 from runtime_bench.protocol import MAX_LINE, ProtocolError, decode, encode
 from runtime_bench.target import Target, require
@@ -44,6 +45,7 @@ ERRORS: Mapping[str, type[OnnxpruneError]] = {
 
 START_SECONDS = 60.0
 STEP_SECONDS = 120.0
+PROBE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Worker:
         self._model = ""
         self._hello: dict[str, Any] | None = None
         self._max_memory = max_memory
-        self._home = tempfile.TemporaryDirectory(prefix="onnxprune-worker-")
+        self._home = scratch.folder("onnxprune-worker-")
         self._stderr = Path(self._home.name, "stderr")
         self._process = self._start(command)
         self._finalizer = weakref.finalize(self, _end, self._process, self._home)
@@ -114,8 +116,7 @@ class Worker:
         if self._hello is None:
             hello = self.ask("hello", START_SECONDS, max_memory=self._max_memory)
             if not isinstance(hello.get("providers"), list):
-                self.kill()
-                raise ProviderError("the benchmark worker sent garbage: a greeting without providers")
+                raise self._garbage("a greeting without providers")
             require(self.target, hello["providers"])
             self._hello = hello
         return self._hello
@@ -157,14 +158,17 @@ class Worker:
         reply = self.ask("run", min_ns=int(min_ns), min_runs=min_runs, drop=drop, first=first, core=core)
         values = reply.get("ns")
         if not isinstance(values, list) or not values or not all(isinstance(v, int) and v > 0 for v in values):
-            self.kill()
-            raise ProviderError("the benchmark worker sent garbage instead of times")
+            raise self._garbage("no times")
         return Turn([v * 1e-9 for v in values], int(reply.get("preempted", 0)), reply.get("core"))
 
     def probe(self, model: Path, min_ns: int) -> float:
         """Seconds of a tiny model, loaded and unloaded within this request."""
         self._model = str(model)
-        return float(self.ask("probe", model=str(model), min_ns=min_ns, **self._settings())["ns"]) * 1e-9
+        limit = min(self.timeout, PROBE_SECONDS)
+        value = self.ask("probe", limit, model=str(model), min_ns=min_ns, **self._settings()).get("ns")
+        if not isinstance(value, int) or value <= 0:
+            raise self._garbage("no time")
+        return value * 1e-9
 
     def optimized(self, model: str | Path, path: Path) -> bool:
         """Write the model as the runtime optimised it. False where the provider cannot."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import UsageError
-from runtime_bench import affinity, statistics
+from runtime_bench import affinity, scratch, statistics
 from runtime_bench.client import STEP_SECONDS, Turn, Worker
 from runtime_bench.feeding import Feeding, Files, ModelLike
 from runtime_bench.host import host
@@ -53,7 +52,7 @@ def compare(
     if not models or launches < 1 or blocks < 1:
         raise UsageError("a comparison needs at least one model, one launch and one block")
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="onnxprune-bench-") as folder:
+    with scratch.folder("onnxprune-bench-") as folder:
         files = Files(target, feeds, Path(folder))
         paths = [files.model(m) for m in models]
         course = _Course(files, [*paths, *paths[:1]] if len(paths) > 1 else paths, seed, timeout, progress)

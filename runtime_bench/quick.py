@@ -6,7 +6,6 @@ reported to users comes from `compare`.
 
 from __future__ import annotations
 
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import ModelError, OnnxpruneError, ProviderError
-from runtime_bench import statistics
+from runtime_bench import scratch, statistics
 from runtime_bench.client import STEP_SECONDS, Worker
 from runtime_bench.comparison import interleaved
 from runtime_bench.feeding import Feeding, Files, ModelLike
@@ -62,7 +61,7 @@ class Bench:
         self.target = target
         self._timeout, self._max_workers, self._max_memory = timeout, max_workers, max_memory
         self._rng = np.random.default_rng(seed)
-        self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-bench-")
+        self._folder = scratch.folder("onnxprune-bench-")
         self._files = Files(target, feeds, Path(self._folder.name))
         self._loaded: OrderedDict[tuple[Path, int, int], Worker] = OrderedDict()
         self._spare: list[Worker] = []
@@ -144,10 +143,13 @@ class Bench:
         for model in models:
             if not worker.alive:
                 worker = self._free()
+            path = self._files.model(model)
             try:
-                found.append(worker.probe(self._files.model(model), min_ns))
+                found.append(worker.probe(path, min_ns))
             except OnnxpruneError:
                 found.append(None)
+            if path.parent == self._files.folder:
+                path.unlink(missing_ok=True)  # hundreds of them would fill the temporary folder
         if worker.alive:
             self._spare.append(worker)
         return found

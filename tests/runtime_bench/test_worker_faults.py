@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from onnxprune.errors import LimitError, OnnxpruneError, ProviderError, UsageError
+from onnxprune.errors import FileSystemError, LimitError, OnnxpruneError, ProviderError, UsageError
 from runtime_bench import client
 from runtime_bench.client import Worker
 from runtime_bench.target import Target
@@ -77,6 +78,32 @@ def test_a_hang_ends_in_time(scripted: Callable[[str], Worker]) -> None:
 def test_running_out_of_memory_is_a_limit(scripted: Callable[[str], Worker]) -> None:
     with scripted("raise MemoryError") as worker, pytest.raises(LimitError, match="memory"):
         worker.ask("odd")
+
+
+def test_a_memory_limit_holds(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    size = numpy_helper.from_array(np.array([2**28], dtype=np.int64), "size")
+    graph = helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["size"], ["big"]), helper.make_node("Add", ["big", "x"], ["y"])],
+        "bomb",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2**28])],
+        [size],
+    )
+    bomb = tmp_path / "bomb.onnx"
+    bomb.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    with Worker(Target("cpu"), max_memory=1 << 30) as worker, pytest.raises(LimitError):
+        worker.load(bomb)
+        worker.feed(None)
+
+
+def test_no_room_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(FileSystemError, match="TMPDIR"):
+        Worker(Target("cpu"))
 
 
 @pytest.mark.parametrize(
