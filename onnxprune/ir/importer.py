@@ -16,6 +16,7 @@ from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.order import topological_sort
 from onnxprune.ir.stored import Stored, StoredSparse, StoredTensor, store
 
+_NOT_UTF8 = "a name or text in the model is not valid UTF-8; export the model again"
 Storer = Callable[[onnx.TensorProto], StoredTensor]
 
 
@@ -27,7 +28,10 @@ def from_proto(proto: onnx.ModelProto) -> Model:
 def build(proto: onnx.ModelProto, storer: Storer, path: Path | None) -> Model:
     """`from_proto` with another way to store initializers (memory-mapped ones) and the file it came from."""
     check_header(proto)
-    return _Builder(proto, storer).model(path)
+    try:
+        return _Builder(proto, storer).model(path)
+    except UnicodeDecodeError:
+        raise ModelError(_NOT_UTF8) from None
 
 
 class _Builder:
@@ -124,7 +128,7 @@ def _unique(names: Iterable[str], what: str) -> dict[str, None]:
 def _check_text(*names: str) -> None:
     # protobuf hands out bytes where a string is not valid UTF-8
     if any(isinstance(name, bytes) for name in names):
-        raise ModelError("a name in the model is not valid UTF-8; export the model again")
+        raise ModelError(_NOT_UTF8)
 
 
 def _check_defined(nodes: list[Node], outputs: list[gs.Tensor], given: set[str], used: set[str]) -> None:

@@ -13,11 +13,10 @@ from onnxprune.errors import ModelError
 from onnxprune.ir import light, trial, types
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
-from onnxprune.ir.query import domain, feed_inputs
+from onnxprune.ir.query import feed_inputs
 
 _PROBE_SECONDS = 120.0
-# Outputs that have no shape, whatever type inference could find out about them
-_NO_TENSORS = ("Sequence", "SplitToSequence", "Optional", "ZipMap", "ConcatFromSequence")
+_TENSOR = "tensor_type"
 
 
 def infer_shapes(model: Model) -> None:
@@ -32,10 +31,7 @@ def infer_shapes(model: Model) -> None:
     known = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
     for tensor in model.all_tensors():
         if isinstance(tensor, gs.Variable) and tensor.name in known:
-            dtype, shape = types.tensor_type(known[tensor.name])
-            if dtype is not None:
-                tensor.dtype = dtype
-                tensor.shape = shape if shape is not None else tensor.shape
+            _record(tensor, known[tensor.name])
 
 
 def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -89,12 +85,17 @@ def _probe(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
         return sandbox.call(trial.output_shapes, whole, feeds, seconds=_PROBE_SECONDS)
 
 
+def _record(tensor: gs.Variable, info: onnx.ValueInfoProto) -> None:
+    dtype, shape = types.tensor_type(info)
+    if dtype is not None:
+        tensor.dtype = dtype
+        tensor.shape = shape if shape is not None else tensor.shape
+    elif types.kind(info) != _TENSOR and getattr(tensor, "info", None) is None:
+        tensor.type, tensor.info = types.kind(info), info
+
+
 def _is_tensor(tensor: gs.Tensor) -> bool:
-    if getattr(tensor, "type", "tensor_type") != "tensor_type":
-        return False
-    return all(domain(node) or not node.op.startswith(_NO_TENSORS) for node in tensor.inputs) and not any(
-        node.op == "ZipMap" for node in tensor.inputs
-    )
+    return getattr(tensor, "type", _TENSOR) == _TENSOR
 
 
 def _set_inputs(model: Model, inputs: Mapping[str, Sequence[int]]) -> None:
