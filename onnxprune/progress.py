@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Row = Sequence[str]
 
+_REPEAT_SECONDS = 5.0
+
 
 def one_line(text: str) -> str:
     """Returns `text` on one line with control characters escaped: names come from models and may hold anything."""
@@ -82,7 +84,7 @@ def aligned(rows: Sequence[Row]) -> list[str]:
 class PlainProgress:
     """Plain lines for logs and pipes.
 
-    With `verbose` every event is a line at once. Without it only what was decided is told, and only when the run ends
+    With `verbose` every event is a line at once, but a stage that repeats itself only now and then. Without it only what was decided is told, and only when the run ends
     well: a run that fails leaves one line on stderr, its error.
     """
 
@@ -91,6 +93,7 @@ class PlainProgress:
         self._verbose = verbose
         self._start = time.monotonic()
         self._held: list[str] = []
+        self._stage, self._told = "", 0.0
 
     def _lines(self, lines: Sequence[str]) -> None:
         if self._verbose:
@@ -100,9 +103,11 @@ class PlainProgress:
             self._held.extend(lines)
 
     def stage(self, name: str, detail: str = "", *, remaining: float | None = None) -> None:
-        if self._verbose:
+        now = time.monotonic()
+        if self._verbose and (name != self._stage or now - self._told >= _REPEAT_SECONDS):
+            self._stage, self._told = name, now
             left = f" (about {seconds_text(remaining)} left)" if remaining is not None else ""
-            elapsed = seconds_text(time.monotonic() - self._start)
+            elapsed = seconds_text(now - self._start)
             self._lines([f"[{elapsed:>6}] {one_line(name)}{': ' + one_line(detail) if detail else ''}{left}"])
 
     def decide(self, text: str) -> None:

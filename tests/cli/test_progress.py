@@ -31,6 +31,15 @@ def test_plain_lines_when_verbose() -> None:
     assert lines[1:] == ["kept [12] of 16"]
 
 
+def test_a_repeated_stage_is_told_now_and_then() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, verbose=True)
+    for step in range(100):
+        progress.stage("measure", f"{step} of 100")
+    progress.stage("solve")
+    assert [line.split("] ")[1] for line in stream.getvalue().splitlines()] == ["measure: 0 of 100", "solve"]
+
+
 def test_plain_lines_wait_for_a_good_end() -> None:
     stream = io.StringIO()
     progress = PlainProgress(stream)
