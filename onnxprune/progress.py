@@ -84,8 +84,8 @@ def aligned(rows: Sequence[Row]) -> list[str]:
 class PlainProgress:
     """Plain lines for logs and pipes.
 
-    With `verbose` every event is a line at once, but a stage that repeats itself only now and then. Without it only what was decided is told, and only when the run ends
-    well: a run that fails leaves one line on stderr, its error.
+    With `verbose` every event is a line at once, a stage that repeats itself only now and then. Without it only what
+    was decided is told, and only when the run ends well: a run that fails leaves one line on stderr, its error.
     """
 
     def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
