@@ -41,7 +41,8 @@ _REQUEST, _RESULT, _STDERR = "request.pickle", "result.pickle", "stderr.txt"
 _GRACE_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
-_FOREIGN = ("onnxruntime", "onnx", "google", "onnxscript", "torch")
+_FOREIGN = ("onnxruntime", "onnx", "google", "onnxscript", "onnx_ir", "torch")
+_BUGS = (TypeError, AttributeError, NameError, ImportError)
 _MEMORY_SIGNS = re.compile(
     r"bad_alloc|MemoryError|[Cc]annot allocate|[Ff]ailed to allocate|out of memory", re.IGNORECASE
 )
@@ -145,9 +146,10 @@ def _outcome(module: str, qualname: str, stream: Any) -> bytes:
         return pickle.dumps(("error", error))
     except BaseException as error:
         kind = type(error)
+        home = kind.__module__ if isinstance(error, _BUGS) else _origin(error, kind.__module__)
         trace = "".join(traceback.format_exception(error))
         number = error.errno if isinstance(error, OSError) else None
-        return pickle.dumps(("foreign", (kind.__module__, kind.__name__, str(error), number, trace)))
+        return pickle.dumps(("foreign", (home, kind.__name__, str(error), number, trace)))
 
 
 def limit(memory_bytes: int | None, file_bytes: int | None) -> None:
@@ -159,6 +161,15 @@ def limit(memory_bytes: int | None, file_bytes: int | None) -> None:
             hard = resource.getrlimit(kind)[1]
             size = size if hard == resource.RLIM_INFINITY else min(size, hard)
             resource.setrlimit(kind, (size, size))
+
+
+def _origin(error: BaseException, default: str) -> str:
+    """The foreign module that raised the error, or the default: the runtimes raise built-in classes too."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = str(place.tb_frame.f_globals.get("__name__", "")) if place is not None else ""
+    return module if module.split(".")[0] in _FOREIGN else default
 
 
 def _run_child(room: Path, memory_bytes: int | None, seconds: float | None, name: str) -> int:
@@ -213,7 +224,7 @@ def raise_foreign(module: str, name: str, message: str, number: int | None, trac
     if number in _DISK_ERRORS:
         raise FileSystemError(line)
     kind = getattr(importlib.import_module("builtins"), name, None) if module == "builtins" else None
-    if kind is None or module.startswith(_FOREIGN) or not issubclass(kind, Exception):
+    if kind is None or module.split(".")[0] in _FOREIGN or not issubclass(kind, Exception):
         error: Exception = ModelError(line or name)
     else:
         error = RuntimeError(f"{name}: {line}") if kind is UnicodeDecodeError else kind(message)
