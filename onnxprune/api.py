@@ -9,7 +9,6 @@ Every function raises the errors of `onnxprune.errors`; one that ends a run (tar
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import onnx
 
 from onnxprune import ir
-from onnxprune.canonical import canonicalize
+from onnxprune.canonical import canonicalize, canonicalize_model
 from onnxprune.channels import ChannelGraph
 from onnxprune.errors import OnnxpruneError
 from onnxprune.progress import Progress, SilentProgress
@@ -129,9 +128,13 @@ def analyze(
     """The groups of coupled units of a model in canonical form, and why everything else is frozen."""
     from onnxprune import channels
 
-    proto = canonicalize(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
+    source = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else ir.load(model)
+    if freeze_initializers:
+        ir.freeze_initializers(source)
+    base, _ = canonicalize_model(source, keep_batchnorm=keep_batchnorm)
+    ir.infer_shapes(base)
     (progress or SilentProgress()).stage("analysing")
-    return channels.analyze(ir.from_proto(proto), granularity=granularity, freeze=freeze)  # type: ignore[arg-type]
+    return channels.analyze(base, granularity=granularity, freeze=freeze)
 
 
 def benchmark(
@@ -195,7 +198,3 @@ def compare(
         "synthetic_data": feeds.synthetic,
     }
 
-
-def default_threads() -> int:
-    """Physical cores, as far as the system tells."""
-    return compression.physical_cores(os.cpu_count() or 1)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from onnxprune import channels, ir
@@ -24,7 +22,6 @@ from onnxprune.search.options import PRECISIONS, SearchOptions
 from onnxprune.search.prepare import Prepared, prepare, split
 from onnxprune.search.pricing import scheme_name
 from onnxprune.search.workspace import Workspace
-from onnxprune.stats import Feeds
 from onnxprune.units import parse_target
 from passes.block_removal import branches
 from runtime_bench import Bench, LatencyTable, Target, versions
@@ -137,7 +134,7 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
     with contextlib.ExitStack() as stack:
         work = _workspace(request, prepared, made, folder, progress, stack)
         if request.pipeline is not None:
-            return _pipeline(request, work, report)
+            return _pipeline(request, prepared, work, report)
         outcome = search(work)
         return _conclude(request, prepared, work, outcome, report)
 
@@ -171,7 +168,7 @@ def _workspace(
 ) -> Workspace:
     feeds, held = split(prepared.feeds, request.seed)
     progress.stage("analysing")
-    graph = channels.analyze(prepared.base, granularity=request.granularity, freeze=request.freeze)  # type: ignore[arg-type]
+    graph = channels.analyze(prepared.base, granularity=request.granularity, freeze=request.freeze)
     base_file = folder / "lossless.onnx"
     ir.save(prepared.base, base_file, overwrite=True)
     arrays = held.take(range(min(len(held), 8))).arrays
@@ -183,7 +180,7 @@ def _workspace(
         base=prepared.base,
         base_file=base_file,
         graph=graph,
-        branches=branches(prepared.base),
+        branches=branches(prepared.base, prepared.shapes),
         feeds=feeds,
         held=held,
         shapes=prepared.shapes,
@@ -291,7 +288,7 @@ def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
 
 
 def _pipeline(
-    request: Request, work: Workspace, report: Report
+    request: Request, prepared: Prepared, work: Workspace, report: Report
 ) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
     """Runs exactly the passes that the user wrote, and measures what they give."""
     from onnxprune.search.certify import certify
@@ -306,17 +303,6 @@ def _pipeline(
     done = Finished(Plan(), model, model, {}, {}, model_drift(work.base, model, work.held), None)
     certificate = certify(work, work.file(model, "pipeline"))
     met = certificate.met(work.options.goal) if request.target_latency else True
-    prepared = Prepared(
-        request.path, ir.load(request.path), work.base, (), _all(work), work.shapes, dict(work.targets[0].shapes)
-    )
     outcome = Outcome(met, done, certificate, None, (certificate.comparisons[0].baseline.timing.p50_ms * 1e-3,))
     return _conclude(request, prepared, work, outcome, report)
 
-
-def _all(work: Workspace) -> Feeds:
-    return work.feeds
-
-
-def groups_left(keep: Mapping[str, np.ndarray]) -> int:
-    """Units kept over the narrowed groups."""
-    return sum(int(np.count_nonzero(mask)) for mask in keep.values())

@@ -44,7 +44,9 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     changed = bool(removed or gone)
     if work.options.compensate and changed:
         work.progress.stage("compensating")
-        compensate(work.base, floating, removed, work.feeds, alias=alias, seed=work.options.seed)
+        compensate(
+            work.base, floating, removed, aliases=alias, reference=work.reference, statistics=work.statistics
+        )
     oracle = _proved(work, floating, removed, gone) if work.options.verify and changed else None
     compressed = floating
     if plan.scheme is not None:

@@ -17,7 +17,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
-from onnxprune.channels import AxisKey, ChannelGraph, Group
+from onnxprune.channels import AxisKey, ChannelGraph
 from onnxprune.search.clusters import clusters, extract
 from onnxprune.search.solve import LatencyTerm
 from passes.structured_pruning.apply import delete
@@ -55,6 +55,15 @@ def fit_calibration(table: Sequence[float], measured: Sequence[float]) -> Calibr
 
 
 @dataclass(frozen=True)
+class LocalGroup:
+    """A channel group as one cluster sees it: the unit of every element of the axes that it has there (-1: none)."""
+
+    name: str
+    width: int
+    owner: Mapping[AxisKey, np.ndarray]
+
+
+@dataclass(frozen=True)
 class PricedCluster:
     """The table keys of one cluster over a grid of widths of `axes`; with `minus`, only the difference to that key counts.
 
@@ -75,8 +84,14 @@ class PricedCluster:
         values = np.array([seconds.get(key, math.nan) - base for key in self.keys.ravel()], np.float64)
         values = values.reshape(self.keys.shape)
         for axis, (grid, widths) in enumerate(zip(self.grid, self.widths, strict=True)):
-            values = np.apply_along_axis(lambda row, at=widths, on=grid: np.interp(at, on, row), axis, values)
+            values = _interpolated(values, axis, grid, widths)
         return LatencyTerm(self.axes, values, self.branch)
+
+
+def _interpolated(values: np.ndarray, axis: int, grid: tuple[int, ...], widths: tuple[int, ...]) -> np.ndarray:
+    rows = np.moveaxis(values, axis, -1)
+    found = [np.interp(widths, grid, row) for row in rows.reshape(-1, len(grid))]
+    return np.moveaxis(np.reshape(found, (*rows.shape[:-1], len(widths))), -1, axis)
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,7 @@ def plan_table(
 
 def _priced(
     sub: ir.Model,
-    local: Sequence[Group],
+    local: Sequence[LocalGroup],
     shapes: Mapping[str, tuple[int, ...]],
     levels: Mapping[str, tuple[int, ...]],
     axes: tuple[str, ...],
@@ -144,7 +159,8 @@ def _priced(
     keys = np.empty([len(each) for each in grid], object)
     for index in np.ndindex(*keys.shape):
         chosen = {name: each[i] for name, each, i in zip(axes, grid, index, strict=True)}
-        keys[index], builders[keys[index]] = _piece(sub, local, shapes, chosen, finish, tag)
+        key, build = _piece(sub, local, shapes, chosen, finish, tag)
+        keys[index], builders[key] = key, build
     full = None
     if minus:
         full, builders[full] = _piece(sub, local, shapes, {}, finish, tag)
@@ -167,19 +183,19 @@ def _axes(names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], bool]]:
         yield (name,), True
 
 
-def restricted(graph: ChannelGraph, sub: ir.Model) -> tuple[Group, ...]:
+def restricted(graph: ChannelGraph, sub: ir.Model) -> tuple[LocalGroup, ...]:
     """The groups of the graph that touch tensors of a sub-model, cut to those tensors, in the order in which they appear there."""
     order = {name: position for position, name in enumerate(_tensor_names(sub))}
-    found: list[tuple[tuple[int, int], Group]] = []
+    found: list[tuple[tuple[int, int], LocalGroup]] = []
     for group in graph.groups:
         owner = {axis: units for axis, units in group.owner.items() if axis[0] in order}
         if owner:
             first = min((order[tensor], axis) for tensor, axis in owner)
-            found.append((first, replace(group, owner=owner)))
+            found.append((first, LocalGroup(group.name, group.width, owner)))
     return tuple(group for _, group in sorted(found, key=lambda pair: pair[0]))
 
 
-def first_units(groups: Sequence[Group], widths: Mapping[str, int]) -> dict[AxisKey, np.ndarray]:
+def first_units(groups: Sequence[LocalGroup], widths: Mapping[str, int]) -> dict[AxisKey, np.ndarray]:
     """What to delete so that each group keeps its first units: latency does not depend on which ones stay."""
     parts: dict[AxisKey, list[np.ndarray]] = {}
     for group in groups:
@@ -197,7 +213,7 @@ def _tensor_names(sub: ir.Model) -> list[str]:
 
 def _piece(
     sub: ir.Model,
-    local: Sequence[Group],
+    local: Sequence[LocalGroup],
     shapes: Mapping[str, tuple[int, ...]],
     widths: Mapping[str, int],
     finish: Finish,
@@ -208,7 +224,7 @@ def _piece(
     def build() -> bytes:
         model = sub.copy()
         delete(model, removed)
-        return finish(model).SerializeToString()
+        return bytes(finish(model).SerializeToString())
 
     counts = {axis: len(indices) for axis, indices in removed.items()}
     return f"{tag}|{describe(sub, shapes, counts)}", build
@@ -242,7 +258,7 @@ def _attribute_text(value: object) -> str:
 
 def _signature(
     sub: ir.Model,
-    local: Sequence[Group],
+    local: Sequence[LocalGroup],
     shapes: Mapping[str, tuple[int, ...]],
     levels: Mapping[str, tuple[int, ...]],
 ) -> str:

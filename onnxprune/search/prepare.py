@@ -10,10 +10,10 @@ import onnx
 
 from onnxprune import ir
 from onnxprune.errors import DataError, UsageError
-from onnxprune.pipeline import PassContext, PassManager, PassRecord
+from onnxprune.pipeline import PassContext, PassRecord
 from onnxprune.progress import Progress
 from onnxprune.stats import Feeds
-from passes import canonical
+from onnxprune.canonical import canonicalize_model
 
 HELD_OUT = 0.125
 MOST_HELD = 256
@@ -53,7 +53,8 @@ def prepare(
     feeds = load_feeds(calib_data, source, seed, input_shapes)
     progress.stage("canonicalising")
     context = PassContext(feeds=feeds.take(range(min(len(feeds), 4))), seed=seed)
-    base, records = PassManager().run(source, canonical(keep_batchnorm), context)
+    base, records = canonicalize_model(source, context, keep_batchnorm=keep_batchnorm)
+    ir.infer_shapes(base)
     concrete = concrete_inputs(base, feeds, batch, input_shapes)
     return Prepared(path, source, base, tuple(records), feeds, ir.shapes_for(base, concrete), concrete)
 

@@ -62,8 +62,12 @@ def _plan(
 
 
 def _terms(plan: TablePlan, table: LatencyTable, tell: Callable[[str], None]) -> tuple[LatencyTerm, ...]:
+    built = 0
+
     def build(key: str) -> bytes:
-        tell(key)
+        nonlocal built
+        built += 1
+        tell(f"{built} of {len(plan.builders)}")
         try:
             return plan.builders[key]()
         except OnnxpruneError:  # a level that cannot be built is a level that cannot be measured

@@ -7,7 +7,8 @@ known not to. The last rounds give back: the largest plan that still fits wins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxprune.errors import OnnxpruneError
@@ -23,6 +24,9 @@ LANDING = 0.975
 """Where in the target a round aims: above it the bound of the certified P50 may pass the target."""
 CLOSE = (0.955, 0.988)
 """Share of the target at which no further round is needed."""
+
+LARGEST_FACTOR = 3.0
+"""How far off a prediction may be before the search gives up."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,6 @@ class SchemeSearch:
     terms: tuple[tuple[LatencyTerm, ...], ...] = ()
     calibrations: tuple[Calibration, ...] = ()
     tried: list[Candidate] = field(default_factory=list)
-    _count: int = 0
 
     def prepare(self) -> None:
         """Prices every level from the table, and calibrates the sum on two whole models: full width, and half of everything."""
@@ -106,7 +109,6 @@ class SchemeSearch:
         model, _ = narrowed(self.work.base, self.work.graph, keep, chosen_branches(self.work.branches, plan))
         if self.scheme is not None:
             model = fake_quantize_for_latency(model, self.scheme, self.work.probe_feeds().take(range(2)))
-        self._count += 1
         file = self.work.file(model, "candidate")
         candidate = Candidate(plan, solution, self.work.ratios(file), solution.error + self.scheme_error)
         self.tried.append(candidate)
@@ -130,32 +132,29 @@ class SchemeSearch:
         }
 
     def refine(self) -> Candidate | None:
-        """The candidate with the least predicted error that is measured to fit, or None."""
-        fits, misses = 0.0, float("inf")
-        factor = LANDING
+        """The candidate with the least predicted error that is measured to fit, or None.
+
+        `factor` scales the target for the prediction; what a round measures moves it, between the largest factor known to fit and the smallest
+        known not to.
+        """
+        factor, fits, misses = LANDING, 0.0, LARGEST_FACTOR
         for _ in range(self.work.options.rounds):
             solution = self.solve(factor)
-            if solution is None:
-                fits, factor = factor, factor * 1.15 if misses == float("inf") else (factor + misses) / 2
-                if factor > 4:
-                    break
-                continue
-            known = next((c for c in self.tried if self._same(c.solution, solution)), None)
-            candidate = known or self.measure(solution)
-            share = candidate.share(self.goal)
-            self._tell("measuring")(f"{share * max(self.goal):.3f}x measured for a target of {max(self.goal):g}x")
-            if CLOSE[0] <= share <= CLOSE[1]:
-                break
-            if share > CLOSE[1]:
-                misses = min(misses, factor)
+            if solution is None:  # predicted to be impossible; the prediction may be too high
+                fits, factor = factor, min(1.15 * factor, (factor + misses) / 2)
             else:
-                fits = max(fits, factor)
-            step = factor * LANDING / share
-            inside = fits < step < misses
-            factor = step if inside else (fits + min(misses, fits * 1.3 + 1e-9)) / 2 if fits else factor * 0.9
-            if misses / max(fits, 1e-9) < 1.004:
+                share = self._measured(solution).share(self.goal)
+                if CLOSE[0] <= share <= CLOSE[1]:
+                    break
+                fits, misses = (fits, min(misses, factor)) if share > CLOSE[1] else (max(fits, factor), misses)
+                factor = _between(fits, factor * LANDING / share, misses)
+            if misses < fits * 1.004 or factor >= LARGEST_FACTOR:
                 break
         return self.best()
+
+    def _measured(self, solution: Solution) -> Candidate:
+        plan = self.plan(solution)
+        return next((c for c in self.tried if c.plan == plan), None) or self.measure(solution)
 
     def best(self, share: float = CLOSE[1]) -> Candidate | None:
         """The measured candidate with the least predicted error among those that take at most `share` of every target."""
@@ -168,8 +167,10 @@ class SchemeSearch:
         except OnnxpruneError:
             return None
 
-    def _same(self, a: Solution, b: Solution) -> bool:
-        return self.plan(a) == self.plan(b)
-
-    def _tell(self, stage: str):  # type: ignore[no-untyped-def]
+    def _tell(self, stage: str) -> Callable[[str], None]:
         return lambda text: self.work.progress.stage(stage, f"{scheme_name(self.scheme)}: {text}")
+
+
+def _between(low: float, aim: float, high: float) -> float:
+    """`aim` where it lies inside the bracket, else the bracket's geometric middle."""
+    return aim if low < aim < high else math.sqrt(max(low, high / 4) * high)

@@ -9,7 +9,7 @@ from onnxprune.search.depth import squared
 from onnxprune.search.pricing import scheme_name
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
-from passes.quantization import Scheme, fake_quantize_for_latency, quantize, sensitivity
+from passes.quantization import Scheme, fake_quantize_for_latency, quantize
 
 WORTH = 0.97  # a scheme must take at most this share of the float model's latency
 CALIBRATION_SAMPLES = 96
@@ -32,12 +32,12 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     if "int8" not in work.options.precisions:
         return [plain]
     candidates = [Scheme(kind="static", activation="u8"), Scheme(kind="static", activation="s8"), Scheme(kind="dynamic")]
-    measured = [option for scheme in candidates if (option := _measured(work, scheme, plain.ratio)) is not None]
-    static = min((m for m in measured if m[0].kind == "static"), key=lambda m: m[1], default=None)
-    chosen = [m for m in measured if m[0].kind == "dynamic" or m is static]
+    measured = [pair for scheme in candidates if (pair := _measured(work, scheme, plain.ratio)) is not None]
+    static = min((pair for pair in measured if pair[0].kind == "static"), key=lambda pair: pair[1], default=None)
     options = [plain] if "fp32" in work.options.precisions else []
-    for scheme, ratio in chosen:
-        options.extend(_with_errors(work, scheme, ratio))
+    for pair in measured:
+        if pair[0].kind == "dynamic" or pair is static:
+            options.extend(_with_errors(work, *pair))
     for option in options[1:]:
         work.progress.decide(
             f"{scheme_name(option.scheme)}: {option.ratio:.3f}x at full width, squared drift {option.error:.3g}"
@@ -67,15 +67,4 @@ def _with_errors(work: Workspace, scheme: Scheme, ratio: float) -> list[SchemeOp
     found = [SchemeOption(scheme, squared(model_drift(work.base, quantized, held)), ratio)]
     if scheme.kind != "static" or found[0].error < TOLERABLE:
         return found
-    ranked = sensitivity(work.base, quantized, feeds)
-    order = sorted(ranked, key=lambda key: -ranked[key])
-    for count in EXCLUDED:
-        if count > len(order) // 2:
-            break
-        partial = replace(scheme, exclude=tuple(order[:count]))
-        measured = _measured(work, partial, 1.0)
-        if measured is None:
-            break
-        model = quantize(work.base, feeds, partial)
-        found.append(SchemeOption(partial, squared(model_drift(work.base, model, held)), measured[1]))
     return found

@@ -9,12 +9,12 @@ from onnxprune import ir
 from onnxprune.channels import Group
 from onnxprune.search import levels as level_choice
 from onnxprune.search.depth import DropOrder, drop_order
+from onnxprune.search.probes import Probes, picks
 from onnxprune.search.solve import WidthChoice
 from onnxprune.search.workspace import Workspace
 from passes.block_removal import Branch
-from passes.structured_pruning.levels import build_levels
+from passes.structured_pruning.levels import build_levels, keep_mask
 from passes.structured_pruning.obs import Curve
-from passes.structured_pruning.probe import probe
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Sensitivity:
 def measure_sensitivity(work: Workspace) -> Sensitivity:
     """Prices the loss of every level of every group and of every branch."""
     work.progress.stage("ranking units", f"{len(work.graph.groups)} groups")
-    curves = build_levels(work.base, work.graph, work.feeds, work.options.criterion, work.options.seed)
+    curves = build_levels(
+        work.base, work.graph, None, work.options.criterion, work.options.seed, statistics=work.statistics
+    )
     groups = [group for group in work.graph.groups if group.name in curves]
     levels = {group.name: level_choice.widths(group) for group in groups}
     drops = DropOrder()
@@ -60,14 +62,14 @@ def _probes(
     curves: Mapping[str, Curve],
 ) -> dict[str, list[level_choice.Probe]]:
     """Two levels of every group, each alone in the dense network: about a half and about a quarter of its units."""
-    feeds = work.probe_feeds()
+    probe = Probes(work.base, work.probe_feeds(), work.statistics)
     found: dict[str, list[level_choice.Probe]] = {}
     for position, group in enumerate(groups):
         work.progress.stage("probing levels", f"{position + 1} of {len(groups)} groups")
-        ladder = levels[group.name]
-        picks = sorted({ladder[len(ladder) // 2], ladder[len(ladder) // 4]} - {group.width})
-        errors = probe(work.base, work.graph, group, curves[group.name], picks, feeds)
-        found[group.name] = [level_choice.Probe(w, e) for w, e in zip(picks, errors, strict=True)]
+        found[group.name] = [
+            level_choice.Probe(width, probe(group, keep_mask(curves[group.name], width)))
+            for width in picks(levels[group.name])
+        ]
     return found
 
 

@@ -87,6 +87,7 @@ class _Programme:
             ),
             shape=(len(self.rows), len(self.cost)),
         )
+        matrix.sum_duplicates()  # a width may occur in many terms of one budget; HiGHS refuses repeated entries
         constraint = LinearConstraint(matrix, [row[2] for row in self.rows], [row[3] for row in self.rows])
         answer = milp(
             np.asarray(self.cost),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from onnxprune import ir
 from onnxprune.channels import ChannelGraph
 from onnxprune.progress import Progress
 from onnxprune.search.options import SearchOptions
-from onnxprune.stats import Feeds
+from onnxprune.stats import Feeds, Statistics, collect
+from onnxprune.stats.reference import Reference
 from passes.block_removal import Branch
 from runtime_bench import Bench, LatencyTable, Target
 
@@ -35,6 +37,17 @@ class Workspace:
     benches: Sequence[Bench] = ()
     tables: Sequence[LatencyTable] = ()
     rounds: list[Mapping[str, object]] = field(default_factory=list)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Moments of the columns of every contraction of the base model."""
+        self.progress.stage("collecting statistics", f"{len(self.feeds)} samples")
+        return collect(self.base, self.feeds, seed=self.options.seed)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Dense activations that compensation aims at, shared by all candidates."""
+        return Reference(self.base, self.feeds)
 
     @property
     def targets(self) -> tuple[Target, ...]:
