@@ -20,8 +20,7 @@ def describe(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
     options = request["options"]
     if request["view"] == "rules":
-        chosen = {name: options[name] for name in _CANONICAL}
-        return {"view": "rules", "lines": _rules(api.canonicalize(request["model"], **chosen))}
+        return {"view": "rules", "lines": _rules(request["model"], **{name: options[name] for name in _CANONICAL})}
     graph = api.analyze(request["model"], progress=progress, **options)
     if request["view"] == "why":
         tensor, axis = request["axis"]
@@ -29,11 +28,17 @@ def describe(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     return {"view": "groups", "groups": [_group(group) for group in graph.groups], **_frozen(graph)}
 
 
-def _rules(proto: Any) -> list[str]:
+def _rules(path: str, *, freeze_initializers: bool, keep_batchnorm: bool) -> list[str]:
+    """Returns one line a node of the canonical model: what it links, or why it is a barrier."""
     from onnxprune import ir
+    from onnxprune.canonical import canonicalize_model
     from onnxprune.channels.registry import links_of
 
-    model = ir.from_proto(proto)
+    source = ir.load(path)
+    if freeze_initializers:
+        ir.freeze_initializers(source)
+    model, _ = canonicalize_model(source, keep_batchnorm=keep_batchnorm)
+    ir.infer_shapes(model)
     linked = (links_of(node, model.opset(ir.domain(node))) for node in model.graph.nodes)
     return [f"{links.node} {links.op}: {links}" for links in linked]
 
