@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,18 @@ class Plan:
 
     def axes(self, tensor: str) -> list[int]:
         """Axes of a tensor that lose slices."""
-        return sorted(axis for name, axis in self.removed if name == tensor)
+        return self._axes.get(tensor, [])
 
     def tensors(self) -> set[str]:
         """Names of all tensors that lose slices."""
-        return {name for name, _ in self.removed}
+        return set(self._axes)
+
+    @cached_property
+    def _axes(self) -> dict[str, list[int]]:
+        axes: dict[str, list[int]] = {}
+        for name, axis in sorted(self.removed):
+            axes.setdefault(name, []).append(axis)
+        return axes
 
 
 def plan_of(removed: Removed | Iterable[Mapping[str, Any]]) -> Plan:

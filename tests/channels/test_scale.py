@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import channels, ir
 from passes.structured_pruning.apply import prune
@@ -20,12 +20,12 @@ def _weight(name: str, *shape: int) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.FLOAT, shape, data.tobytes(), raw=True)
 
 
-def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], width: int) -> ir.Model:
+def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], *shape: int | str) -> ir.Model:
     def info(name: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     graph = helper.make_graph(nodes, "g", [info("x")], [info("y")], weights)
-    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
 
 
 def _analyzed(model: ir.Model) -> channels.ChannelGraph:
@@ -50,7 +50,7 @@ def test_chain_of_ten_thousand_nodes() -> None:
             helper.make_node("Add", [last, f"m{k}"], [f"s{k}" if k < 2499 else "y"]),
         ]
         last = f"s{k}"
-    model = _model(nodes, weights, 8)
+    model = _model(nodes, weights, "N", 8)
     graph = _analyzed(model)
     assert len(graph.groups) == 2500
     start = time.perf_counter()
@@ -72,11 +72,35 @@ def test_hidden_size_of_8192() -> None:
             helper.make_node("Add", [last, f"m{k}"], [f"s{k}" if k < 11 else "y"]),
         ]
         last = f"s{k}"
-    graph = _analyzed(_model_18(nodes, weights, width))
+    graph = _analyzed(_model(nodes, weights, "N", width))
     assert sum(group.width for group in graph.groups) >= 12 * 4096
 
 
-def _model_18(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], width: int) -> ir.Model:
-    model = ir.to_proto(_model(nodes, weights, width))
-    model.opset_import[0].version = 18
-    return ir.from_proto(model)
+def test_attention_of_8192() -> None:
+    """Four blocks with 64 heads of 128 dimensions, reshaped and transposed."""
+    nodes, last, width = [], "x", 4
+    weights = [
+        numpy_helper.from_array(np.array([0, 0, 64, 128], np.int64), "heads"),
+        numpy_helper.from_array(np.array([0, 0, 8192], np.int64), "flat"),
+    ]
+    for k in range(4):
+        for part, perm in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+            weights.append(_weight(f"w{part}{k}", width, 8192))
+            nodes += [
+                helper.make_node("MatMul", [last, f"w{part}{k}"], [f"{part}{k}"]),
+                helper.make_node("Reshape", [f"{part}{k}", "heads"], [f"{part}r{k}"]),
+                helper.make_node("Transpose", [f"{part}r{k}"], [f"{part}t{k}"], perm=perm),
+            ]
+        weights.append(_weight(f"wo{k}", 8192, width))
+        nodes += [
+            helper.make_node("MatMul", [f"qt{k}", f"kt{k}"], [f"s{k}"]),
+            helper.make_node("Softmax", [f"s{k}"], [f"p{k}"]),
+            helper.make_node("MatMul", [f"p{k}", f"vt{k}"], [f"o{k}"]),
+            helper.make_node("Transpose", [f"o{k}"], [f"ot{k}"], perm=[0, 2, 1, 3]),
+            helper.make_node("Reshape", [f"ot{k}", "flat"], [f"of{k}"]),
+            helper.make_node("MatMul", [f"of{k}", f"wo{k}"], [f"m{k}"]),
+            helper.make_node("Add", [last, f"m{k}"], [f"y{k}" if k < 3 else "y"]),
+        ]
+        last = f"y{k}"
+    graph = _analyzed(_model(nodes, weights, "N", "T", width))
+    assert [group.width for group in graph.groups if group.kind == "head"] == [64] * 4
