@@ -36,6 +36,9 @@ def value_info(
         result = onnx.ValueInfoProto()
         result.CopyFrom(info)
         result.name = name
+        for dim in result.type.tensor_type.shape.dim if kind(result) == "tensor_type" else ():
+            if dim.HasField("dim_value") and dim.dim_value < 0:
+                dim.ClearField("dim_value")  # shape inference would compute with the -1
         return result
     if dtype is None:
         return None
