@@ -44,7 +44,7 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACC
 _FOREIGN = ("onnxruntime", "onnx", "google", "onnxscript", "onnx_ir", "torch")
 _BUGS = (TypeError, AttributeError, NameError, ImportError)
 _MEMORY_SIGNS = re.compile(
-    r"bad_alloc|MemoryError|[Cc]annot allocate|[Ff]ailed to allocate|out of memory", re.IGNORECASE
+    r"bad_alloc|MemoryError|failed to map segment|[Cc]annot allocate|[Ff]ailed to allocate|out of memory", re.IGNORECASE
 )
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]+")
 
