@@ -7,6 +7,7 @@ tensor is decoded without a copy and the message of a large model can be freed.
 from __future__ import annotations
 
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,15 @@ class StoredSparse(Stored):
         proto.CopyFrom(self.tensor)
         proto.values.name = name
         return proto
+
+
+def release(payload: object) -> None:
+    """Lets the pages of a memory-mapped tensor go; they are read again when needed. Nothing else is affected."""
+    base: Any = payload.raw if isinstance(payload, StoredTensor) else None
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def densify(sparse: onnx.SparseTensorProto) -> np.ndarray:

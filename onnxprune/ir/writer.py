@@ -25,7 +25,7 @@ from onnxprune.ir import exporter
 from onnxprune.ir.files import read_proto
 from onnxprune.ir.header import copy_fields
 from onnxprune.ir.model import Model
-from onnxprune.ir.stored import DATA_FIELDS, StoredTensor
+from onnxprune.ir.stored import DATA_FIELDS, StoredTensor, release
 
 INLINE_LIMIT = (1 << 31) - (64 << 20)
 _SMALLEST_EXTERNAL = 1024
@@ -131,6 +131,7 @@ def _write_large(model: Model, target: Path, stream: BinaryIO) -> Path:
             for piece in (padding, raw):
                 data.write(piece)
                 digest.update(piece)
+            release(constant._values)
             header.data_location = TensorProto.EXTERNAL
             for key, value in (("location", ""), ("offset", data.tell() - len(raw)), ("length", len(raw))):
                 header.external_data.add(key=key, value=str(value))
