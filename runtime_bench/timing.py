@@ -104,26 +104,25 @@ def block(
 ) -> Block:
     """Time one block: `drop` runs are thrown away (the switch between workers chills the caches), then runs are timed
     until `min_runs` undisturbed ones took `min_ns` together. After `patience` times that time and twice those runs it
-    makes do with what it has; with fewer than `min_runs` undisturbed ones it keeps all. `first` numbers the first kept
-    run, so that every model of a comparison sees the same inputs in the same order.
+    makes do with what it has: fewer than `min_runs` undisturbed ones are joined by the quickest of the others, the ones
+    that lost least. `first` numbers the first kept run, so that every model of a comparison sees the same inputs in the
+    same order.
     """
     for number in range(drop):
         run(first + number)
-    every: list[int] = []
     kept: list[int] = []
+    lost: list[int] = []
     total = total_kept = 0
     while len(kept) < min_runs or total_kept < min_ns:
-        if len(every) >= 2 * min_runs and total >= patience * min_ns:
+        done = len(kept) + len(lost)
+        if done >= 2 * min_runs and total >= patience * min_ns:
             break
-        spent, alone = meter.time(run, first + len(every))
-        every.append(spent)
+        spent, alone = meter.time(run, first + done)
+        (kept if alone else lost).append(spent)
         total += spent
-        if alone:
-            kept.append(spent)
-            total_kept += spent
-    if len(kept) < min_runs:
-        return Block(every, 0)
-    return Block(kept, len(every) - len(kept))
+        total_kept += spent if alone else 0
+    missing = max(0, min_runs - len(kept))
+    return Block(kept + sorted(lost)[:missing], max(0, len(lost) - missing))
 
 
 def probe(run: Run, *, min_ns: int, blocks: int = 3, meter: Meter = METER) -> int:

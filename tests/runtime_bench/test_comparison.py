@@ -122,3 +122,11 @@ def test_faults_of_models_and_data(conv: Path, tmp_path: Path) -> None:
 def test_ready_calls_are_cast_to_what_the_model_takes(gather: Path) -> None:
     calls = [{"ids": np.array([[0, 3, 2]], dtype=np.int32), "unused": np.zeros(1)}]
     assert compare([gather], Target("cpu"), calls, launches=1, blocks=1).baseline.timing.raw.size >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.zoo
+def test_a_model_is_never_told_from_itself(zoo: Path) -> None:
+    model = zoo / "resnet20" / "model.onnx"
+    verdicts = {compare([model, model], Target("cpu"), seed=seed).speedup().verdict for seed in range(10)}
+    assert verdicts == {"INCONCLUSIVE"}

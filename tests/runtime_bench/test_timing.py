@@ -88,10 +88,16 @@ def test_preempted_runs_are_left_out_and_counted() -> None:
     assert 3 <= turn.preempted <= 5
 
 
-def test_a_block_without_peace_keeps_what_it_has() -> None:
-    model = Model(repeat(10 * MS), repeat(True))
+def test_a_block_without_peace_keeps_the_runs_that_lost_least() -> None:
+    model = Model(chain(repeat(10 * MS, 5), [4 * MS, 7 * MS], repeat(10 * MS)), repeat(True))
     turn = block(model, min_ns=30 * MS, min_runs=3, meter=model.meter)
-    assert len(turn.values) == 9 and turn.preempted == 0
+    assert turn.values == [4 * MS, 7 * MS, 10 * MS] and turn.preempted == 7
+
+
+def test_the_little_peace_there_is_counts() -> None:
+    model = Model(repeat(10 * MS), chain([False, True, False], repeat(True)))
+    turn = block(model, min_ns=30 * MS, min_runs=3, meter=model.meter)
+    assert len(turn.values) == 3 and turn.preempted == 6
 
 
 def test_preempted_runs_do_not_count_as_warm() -> None:
