@@ -42,5 +42,12 @@ def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     names += ["inline-constant-if", "eliminate-identities", "dead-code", "normalize-ops"]
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
-    names += ["resolve-shapes", "constant-folding", "eliminate-identities", "flush-denormals", "deduplicate-initializers", "dead-code"]
+    names += [
+        "resolve-shapes",
+        "constant-folding",
+        "eliminate-identities",
+        "flush-denormals",
+        "deduplicate-initializers",
+        "dead-code",
+    ]
     return [build(name) for name in names]

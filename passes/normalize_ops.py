@@ -34,11 +34,12 @@ class NormalizeOps:
       4. ``Reshape`` of a ``Reshape``, ``Flatten``, ``Squeeze`` or ``Unsqueeze`` reads the tensor before it.
       5. ``Slice`` with constant bounds names only the axes that it cuts, in order; slices of different axes in a row
          become one; ``Gather`` of evenly spaced constant indices becomes ``Slice``.
-      6. ``Sum`` of two tensors becomes ``Add``; ``Clip`` from 0 up becomes ``Relu``.
+      6. ``Range`` of one-element vectors, which runtimes refuse once they know the shape, reads scalars.
+      7. ``Sum`` of two tensors becomes ``Add``; ``Clip`` from 0 up becomes ``Relu``.
     Requires: nothing; sizes are followed symbolically.
     Guarantees: outputs within the tolerance: a global pool may add in another order, all else is bit-equal.
     Leaves alone: reductions of one axis (a mean over the last one belongs to a normalisation), of batch or channels;
-    slices and gathers with computed bounds; types other than floating point in 1, 2 and 6.
+    slices and gathers with computed bounds; types other than floating point in 1, 2 and 7.
     Options: none.
     References: ONNX operator specification.
     """
@@ -77,10 +78,12 @@ class _Rewriter:
             self._become(node, "Add", node.inputs[:2])
         elif node.op == "Clip":
             self._clip(node)
-        if node.op in ("Reshape", "Squeeze"):
-            self._flatten(node)
+        elif node.op == "Range":
+            self._range(node)
         if node.op == "Reshape":
             self._merge_reshapes(node)
+        if node.op in ("Reshape", "Squeeze"):
+            self._flatten(node)
         if node.op == "Slice":
             self._slice(node)
 
@@ -219,8 +222,19 @@ class _Rewriter:
         for name, values in parts.items():
             node.inputs.append(self.editor.new_constant(f"{key}_{name}", ints(values)))
 
+    def _range(self, node: ir.Node) -> None:
+        """Rewrite 6."""
+        for position, tensor in enumerate(node.inputs):
+            if self.facts.shape(tensor) != [1]:
+                continue
+            scalar = ir.Variable(self.editor.new_name(f"{tensor.name}_scalar"), self.facts.types.get(tensor.name), [])
+            target = self.editor.new_constant("scalar", ints([]))
+            self.editor.insert_before(node, ir.Node("Reshape", "", {}, [tensor, target], [scalar]))
+            node.inputs[position] = scalar
+            self.counts["Range"] += 1
+
     def _clip(self, node: ir.Node) -> None:
-        """Rewrite 6 for Clip."""
+        """Rewrite 7 for Clip."""
         if not self._is_float(node) or "max" in node.attrs or (len(node.inputs) > 2 and node.inputs[2].name):
             return
         if len(node.inputs) > 1 and node.inputs[1].name:

@@ -84,10 +84,14 @@ class _Rewriter:
             self._make_constant(node)
             if node.op in rules and node.outputs:
                 rules[node.op](node)
-        self._sweep()
-        for node in list(self.model.graph.nodes):
-            self._reroot(node)
-        self.editor.finish()
+        for ops in (("Gather", "Slice"), ("Shape",)):
+            self._sweep()
+            for node in list(self.model.graph.nodes):
+                if is_standard(node, *ops):
+                    self._reroot(node)
+            self.editor.finish()
+        if self.counts["rerooted"]:
+            self._sweep()
         return PassResult.of(self.counts, self.skips)
 
     def _make_constant(self, node: ir.Node) -> None:
@@ -148,11 +152,11 @@ class _Rewriter:
 
     def _expand(self, node: ir.Node) -> None:
         """Rewrite 3."""
-        if self.editor.is_constant(node.inputs[1]):
-            return
+        dynamic = not self.editor.is_constant(node.inputs[1])
         source, target = self.facts.shape(node.inputs[0]), self.facts.input_value(node, 1)
         if source is None or target is None:
-            self._skip(node, "the shape that it expands to is not known")
+            if dynamic:
+                self._skip(node, "the shape that it expands to is not known")
             return
         aligned: list[Size] = [*[1] * (target.size - len(source)), *source]
         offset = len(aligned) - target.size
@@ -216,13 +220,17 @@ class _Rewriter:
         if None in sources or len(names) != 1:
             return
         axes = np.array([source[1] for source in sources if source is not None], dtype=np.int64).reshape(values.shape)
-        root = self._shape_of(names.pop(), node)
+        root = self._shape_of(names.pop())
+        self.counts["rerooted"] += 1
+        if axes.tolist() == list(range(root.shape[0])):
+            self.editor.redirect(node.outputs[0], root)
+            self.editor.remove(node)
+            return
         gather = ir.Node("Gather", "", {"axis": 0}, [root, self.editor.new_constant("axes", axes)], [])
         gather.outputs.append(self.editor.new_variable(f"{node.outputs[0].name}_size", node.outputs[0]))
         self.editor.insert_before(node, gather)
         self.editor.redirect(node.outputs[0], gather.outputs[0])
         self.editor.remove(node)
-        self.counts["rerooted"] += 1
 
     def _reads_inner_shape(self, node: ir.Node) -> bool:
         makers = [ir.producer(node.inputs[0])] if node.op in ("Gather", "Slice") and not ir.domain(node) else []
@@ -235,7 +243,7 @@ class _Rewriter:
         ((names, factor),) = value.terms.items()
         return self.facts.sources.get(names[0]) if factor == 1 and len(names) == 1 else None
 
-    def _shape_of(self, name: str, anchor: ir.Node) -> ir.Variable:
+    def _shape_of(self, name: str) -> ir.Variable:
         if name not in self.roots:
             tensor = self.inputs[name]
             root = ir.Variable(self.editor.new_name(f"{name}_shape"), np.dtype(np.int64), [len(tensor.shape)])

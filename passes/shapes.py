@@ -26,6 +26,10 @@ def infer(model: ir.Model) -> dict[str, gs.Tensor]:
     """Return freshly inferred twins of all tensors by name, graph outputs included; empty when inference fails."""
     twin = model.copy()
     clear_shapes(twin)
+    for tensor in ir.feed_inputs(twin):
+        if tensor.shape is not None:
+            # 0 and -1 are how some exporters write a size that they do not know
+            tensor.shape = [None if isinstance(size, int) and size < 1 else size for size in tensor.shape]
     try:
         ir.infer_shapes(twin)
     except ModelError:

@@ -87,7 +87,6 @@ def _declare(facts: Facts, tensor: gs.Tensor) -> None:
         if isinstance(size, (int, np.integer)) and size > 0:
             sizes.append(int(size))
             continue
-        # 0 and -1 are how some exporters write a size that they do not know
         name = f"input:{size}" if isinstance(size, str) and size else f"tensor:{tensor.name}.{axis}"
         facts.sources.setdefault(name, (tensor.name, axis))
         sizes.append(symbol(name))
