@@ -194,7 +194,10 @@ def _tell(event: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
         error.add_note(event["trace"])
         raise error
     elif kind == "foreign":
-        sandbox.raise_foreign(*event["exception"])
+        try:
+            sandbox.raise_foreign(*event["exception"])
+        except LimitError as limit:
+            raise LimitError("out of memory; raise --max-memory, or give a smaller model or less data") from limit
     elif kind == "result":
         result: dict[str, Any] = event["value"]
         return result
