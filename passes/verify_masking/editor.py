@@ -31,6 +31,7 @@ class Editor:
         self._shapes = shapes
         self._initializers = {t.name: t for t in self.model.graph.initializer}
         self._names = tensor_names(original)
+        self._counts: dict[str, int] = {}
         self._gates: dict[tuple[object, ...], str] = {}
         self._current: dict[str, str] = {}
         self._origin: dict[str, str] = {}
@@ -83,12 +84,13 @@ class Editor:
 
     def fresh(self, stem: str) -> str:
         """A tensor name that the model does not use."""
-        name, count = f"{stem}/masked", 0
-        while name in self._names:
-            count += 1
-            name = f"{stem}/masked{count}"
-        self._names.add(name)
-        return name
+        while True:
+            count = self._counts.get(stem, 0)
+            self._counts[stem] = count + 1
+            name = f"{stem}/masked{count or ''}"
+            if name not in self._names:
+                self._names.add(name)
+                return name
 
     def constant(self, values: Array, stem: str = "oracle") -> str:
         """Adds an initializer and returns its name."""
