@@ -39,7 +39,7 @@ def test_every_arm_has_its_blocks_and_raw_values(measured: Comparison) -> None:
         assert arm.info["providers"] == ["CPUExecutionProvider"]
         assert len(arm.info["warmup_runs"]) == 3 and min(arm.info["warmup_runs"]) >= 10
     quiet = [sum(block) for launch in measured.baseline.timing.values for block in launch]
-    assert np.median(quiet) >= 0.03
+    assert min(quiet) >= 0.03 or measured.baseline.info["preempted_runs"]
 
 
 def test_the_result_is_json(measured: Comparison) -> None:
