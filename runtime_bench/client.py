@@ -30,7 +30,7 @@ from onnxprune.errors import (
 )
 from runtime_bench import scratch
 from runtime_bench.inputs import Call
-from runtime_bench.protocol import MAX_LINE, ProtocolError, decode, encode
+from runtime_bench.protocol import HOME_PREFIX, MAX_LINE, ProtocolError, decode, encode
 from runtime_bench.target import Target, require
 
 ERRORS: Mapping[str, type[OnnxpruneError]] = {
@@ -81,7 +81,7 @@ class Worker:
         self._model = ""
         self._hello: dict[str, Any] | None = None
         self._max_memory = max_memory
-        self._home = scratch.folder("onnxprune-worker-")
+        self._home = scratch.folder(HOME_PREFIX)
         self._stderr = Path(self._home.name, "stderr")
         self._process = self._start(command)
         self._finalizer = weakref.finalize(self, _end, self._process, self._home)

@@ -16,6 +16,9 @@ VERSION = 1
 MAX_LINE = 64 * 1024 * 1024
 """Longest line in bytes that is read. A longer one is garbage: the largest honest reply is a few hundred kilobytes."""
 
+HOME_PREFIX = "onnxprune-worker-"
+"""How the names of the folders begin that workers are started in."""
+
 KINDS = ("model", "data", "shape", "provider", "limit", "protocol")
 """What went wrong: the model, its inputs, an open shape, the provider, memory, or the conversation itself."""
 

@@ -10,17 +10,19 @@ import gc
 import os
 import platform
 import queue
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import onnxruntime as ort
 
 from runtime_bench import affinity, inputs, timing
-from runtime_bench.protocol import VERSION, ProtocolError, WorkerFault, decode, encode
+from runtime_bench.protocol import HOME_PREFIX, VERSION, ProtocolError, WorkerFault, decode, encode
 from runtime_bench.session import Session, faults, optimized_copy
 
 Reply = dict[str, Any]
@@ -174,6 +176,7 @@ class Worker:
     def _read(self) -> None:
         for line in self._stdin:
             self._requests.put(line)
+        _remove_home(Path.cwd())
         os._exit(0)
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
@@ -192,6 +195,12 @@ class Worker:
     def _reply(self, message: Reply) -> None:
         self._stdout.write(encode(message))
         self._stdout.flush()
+
+
+def _remove_home(folder: Path) -> None:
+    """The folder this worker was started in, when its parent ended without removing it. Links are not followed."""
+    if folder.name.startswith(HOME_PREFIX) and (folder / "runtime_bench").is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:

@@ -164,7 +164,7 @@ import sys, time
 from runtime_bench.client import Worker
 from runtime_bench.target import Target
 worker = Worker(Target("cpu"), command=[sys.executable, "-c", {script!r}])
-print(worker.hello["pid"], flush=True)
+print(worker.hello["pid"], worker._home.name, flush=True)
 try:
     worker.ask("odd")
 finally:
@@ -188,11 +188,12 @@ def test_no_worker_survives_its_parent(number: signal.Signals) -> None:
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        pid, home = parent.stdout.readline().split()
         time.sleep(0.2)
         parent.send_signal(number)
-        assert gone(pid)
+        assert gone(int(pid))
         parent.wait(10)
+    assert not Path(home).exists()
 
 
 def test_a_worker_that_is_forgotten_is_ended() -> None:
