@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from networks import DigitsMLP, DigitsResNet, DigitsViT
@@ -96,7 +97,10 @@ def export(model: nn.Module, exporter: str, path: Path) -> None:
             dynamic_shapes={"image": {0: batch}}, opset_version=18, verbose=False,
         )  # fmt: skip
         assert program is not None
-        program.save(path, external_data=False)
+        proto = program.model_proto
+        for node in proto.graph.node:  # stack traces, which hold the paths of whoever exports
+            del node.metadata_props[:]
+        onnx.save(proto, path)
         return
     torch.onnx.export(
         model, (sample,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT],
