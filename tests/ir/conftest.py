@@ -21,7 +21,7 @@ def canonical(message: Any) -> Any:
             items = [canonical(item) for item in value]
             fields.append((field.name, tuple(sorted(items, key=repr)) if field.name in _BY_NAME else tuple(items)))
         elif field.is_repeated:
-            fields.append((field.name, tuple(value)))
+            fields.append((field.name, repr(list(value))))
         elif field.message_type is not None:
             fields.append((field.name, canonical(value)))
         elif value not in ("", b"") or field.name in ("s", "raw_data"):

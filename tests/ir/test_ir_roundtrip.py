@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
 
 from onnxprune import ir
 from onnxprune.ir import attributes
@@ -49,6 +51,17 @@ def test_light_models_keep_every_field(path, assert_same):
     proto.graph.value_info.extend(described)
     assert_same(proto, result)
     onnx_ir.from_proto(result)
+
+
+def test_every_node_test_of_onnx_keeps_every_field(assert_same):
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        protos = [case.model for case in collect_testcases(None) if case.model is not None]
+    assert len(protos) > 1000
+    for proto in protos:
+        result = ir.to_proto(ir.from_proto(proto).copy())
+        proto.ir_version = max(proto.ir_version, 4)
+        assert_same(proto, result)
 
 
 def full_featured(make_model):
