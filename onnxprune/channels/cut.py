@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.channels.links import AxisKey, Dim, Ints
 
+FIRST_WHERE = 9
 _NONE: Ints = np.zeros(0, np.int64)
 
 
@@ -60,24 +61,33 @@ class Cut:
             self.set_input(node, slot, values)
 
     def set_shape(self, node: gs.Node, slot: int, sizes: Mapping[int, int]) -> None:
-        """Writes sizes into the entries of a shape input: a constant, or a Concat of constant and computed pieces."""
+        """Writes sizes into the entries of a shape input, for this node alone: see `editable`."""
         target = node.inputs[slot]
         values = ir.constant(target)
+        pieces = _pieces(target)
         if values is not None:
             node.inputs[slot] = self.constant(target.name, _replaced(values, sizes, 0))
-            return
-        concat = ir.producer(target)
-        assert concat is not None  # `editable` said so when the model was analysed
-        pieces, start = [], 0
-        for piece in concat.inputs:
-            values = ir.constant(piece)
-            length = int(piece.shape[0])
-            inside = any(start <= entry < start + length for entry in sizes)
-            pieces.append(self.constant(piece.name, _replaced(values, sizes, start)) if inside else piece)
-            start += length
-        copy = ir.Variable(self._fresh(target.name), target.dtype, target.shape)
-        self._insert(ir.Node("Concat", "", dict(concat.attrs), inputs=pieces, outputs=[copy]), node)
-        node.inputs[slot] = copy
+        elif pieces is not None and all(_in_constant(pieces, entry) for entry in sizes):
+            parts = [self._rewritten(piece, sizes, start) for start, piece in pieces]
+            node.inputs[slot] = self._emit("Concat", {"axis": 0}, parts, target, node)
+        else:
+            mask = np.zeros(target.shape[0], bool)
+            mask[list(sizes)] = True
+            chosen = self.constant(f"{target.name}.sizes", _replaced(np.ones(len(mask)), sizes, 0))
+            inputs = [self.constant(f"{target.name}.mask", mask), chosen, target]
+            node.inputs[slot] = self._emit("Where", {}, inputs, target, node)
+
+    def _rewritten(self, piece: gs.Tensor, sizes: Mapping[int, int], start: int) -> gs.Tensor:
+        if not any(start <= entry < start + piece.shape[0] for entry in sizes):
+            return piece
+        return self.constant(piece.name, _replaced(ir.constant(piece), sizes, start))
+
+    def _emit(
+        self, op: str, attrs: dict[str, object], inputs: list[gs.Tensor], like: gs.Tensor, before: gs.Node
+    ) -> gs.Tensor:
+        made = ir.Variable(self._fresh(like.name), like.dtype, like.shape)
+        self._insert(ir.Node(op, "", attrs, inputs=inputs, outputs=[made]), before)
+        return made
 
     def pick(self, node: gs.Node, axis: int, positions: Ints) -> None:
         """Puts a Gather in front of a node's first input that picks these positions, counted after the removal."""
@@ -102,21 +112,17 @@ class Cut:
         return name
 
 
-def editable(target: gs.Tensor, entry: int) -> bool:
-    """Whether `Cut.set_shape` can write this entry of a shape input."""
+def editable(target: gs.Tensor, entry: int, opset: int) -> bool:
+    """Whether `Cut.set_shape` can write this entry: a constant, a constant piece of a Concat, or any computed vector
+    of known length, whose entry a Where overrides (opset 9). A vector that comes from outside stays as it is.
+    """
     if ir.constant(target) is not None:
         return True
-    concat = ir.producer(target)
-    if concat is None or concat.op != "Concat" or ir.domain(concat):
-        return False
-    start = 0
-    for piece in concat.inputs:
-        if piece.shape is None or len(piece.shape) != 1 or not isinstance(piece.shape[0], int):
-            return False
-        if start <= entry < start + piece.shape[0]:
-            return ir.constant(piece) is not None
-        start += piece.shape[0]
-    return False
+    pieces = _pieces(target)
+    if pieces is not None and _in_constant(pieces, entry):
+        return True
+    length = target.shape[0] if target.shape is not None and len(target.shape) == 1 else None
+    return opset >= FIRST_WHERE and ir.producer(target) is not None and isinstance(length, int)
 
 
 def shape_entries(target: gs.Tensor, length: int) -> list[int | None]:
@@ -124,18 +130,29 @@ def shape_entries(target: gs.Tensor, length: int) -> list[int | None]:
     values = ir.constant(target)
     if values is not None:
         return [int(v) for v in np.asarray(values).reshape(-1)]
-    concat = ir.producer(target)
     entries: list[int | None] = []
-    if concat is not None and concat.op == "Concat" and not ir.domain(concat):
-        for piece in concat.inputs:
-            values = ir.constant(piece)
-            if values is not None:
-                entries += [int(v) for v in np.asarray(values).reshape(-1)]
-            elif piece.shape is not None and len(piece.shape) == 1 and isinstance(piece.shape[0], int):
-                entries += [None] * piece.shape[0]
-            else:
-                break
+    for _, piece in _pieces(target) or ():
+        values = ir.constant(piece)
+        entries += [None] * piece.shape[0] if values is None else [int(v) for v in np.asarray(values).reshape(-1)]
     return entries if len(entries) == length else [None] * length
+
+
+def _pieces(target: gs.Tensor) -> list[tuple[int, gs.Tensor]] | None:
+    """The inputs of the Concat that makes a shape vector, each with the entry it starts at."""
+    concat = ir.producer(target)
+    if concat is None or concat.op != "Concat" or ir.domain(concat):
+        return None
+    found, start = [], 0
+    for piece in concat.inputs:
+        if piece.shape is None or len(piece.shape) != 1 or not isinstance(piece.shape[0], int):
+            return None
+        found.append((start, piece))
+        start += piece.shape[0]
+    return found
+
+
+def _in_constant(pieces: list[tuple[int, gs.Tensor]], entry: int) -> bool:
+    return any(start <= entry < start + piece.shape[0] and ir.constant(piece) is not None for start, piece in pieces)
 
 
 def _replaced(values: np.ndarray | None, sizes: Mapping[int, int], start: int) -> np.ndarray:

@@ -196,6 +196,25 @@ def test_computed_target_shape_is_rewritten_in_its_constant_part(net, prove):
     prove(model, graph, N=2, S=3)
 
 
+def test_computed_target_shape_is_overridden(net, prove):
+    """The token that is expanded to the batch: the sizes come out of a Where, as one exporter writes them."""
+    n = net()
+    x = n.linear(n.input("N", 3, 7), 7, 12, name="a")
+    batch = n.op("Unsqueeze", n.op("Gather", n.op("Shape", "x"), n.constant(np.array(0)), axis=0), n.ints(0))
+    sizes = n.op("Concat", batch, n.ints(1, -1), axis=0)
+    target = n.op("Where", n.constant(np.array([False, False, True])), n.ints(1, 1, 12), sizes)
+    token = n.op("Expand", n.weight(1, 1, 12, name="token"), target, out="token_n")
+    joined = n.op("Concat", token, x, axis=1)
+    proto = n.proto(n.linear(joined, 12, 5))
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info(token, 1, ["N", 1, 12]))
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info(target, 7, [3]))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    graph = channels.analyze(model)
+    assert [group.width for group in graph.groups] == [12]
+    pruned = prove(model, graph, N=2)
+    assert [each.op for each in pruned.graph.nodes].count("Where") == 2
+
+
 def test_pixel_shuffle_by_reshape(net, prove):
     n, x = start(net, 12)
     y = n.op("Reshape", x, n.ints(2, 3, 2, 2, 4, 4))

@@ -40,12 +40,8 @@ def matmul(node: gs.Node, opset: int) -> Iterator[Link]:
     yield from _summed(a, a_k, b, b_k)
     yield from _batch(a, b, y)
     if not is_weight(a) and not is_weight(b):
-        inner = [ref(b, b_k), *([ref(b, -1)] if b_rank > 1 else []), *([ref(a, -2)] if a_rank > 1 else [])]
-        yield from (Role(axis, "head_dim") for axis in inner if isinstance(_dim(node, axis), int))
-
-
-def _dim(node: gs.Node, axis: AxisRef) -> Dim:
-    return next(shape(t)[axis.axes[0]] for t in node.inputs if t.name == axis.tensor)
+        inner = [(b, b_k), (b, b_rank - 1), (a, max(a_rank - 2, 0))]
+        yield from (Role(ref(tensor, axis), "head_dim") for tensor, axis in inner if size(tensor, axis) is not None)
 
 
 def _free(operand: gs.Tensor, axis: int, y: gs.Tensor, out: int) -> Iterator[Link]:

@@ -23,7 +23,7 @@ def expand(node: gs.Node, opset: int) -> Iterator[Link]:
     for axis in range(rank(y)):
         source, out = axis - offset, size(y, axis)
         entry = axis - skipped
-        writable = entry < 0 or shape_entries(target, rank(y) - skipped)[entry] == 1 or editable(target, entry)
+        writable = entry < 0 or shape_entries(target, rank(y) - skipped)[entry] == 1 or editable(target, entry, opset)
         if out is None or not writable:
             continue
         if source >= 0 and size(x, source) == out:
@@ -60,7 +60,7 @@ def resize_expand(node: gs.Node, opset: int, cut: Cut) -> None:
 def constant_of_shape(node: gs.Node, opset: int) -> Iterator[Link]:
     target, y = node.inputs[0], node.outputs[0]
     for axis in range(rank(y)):
-        if size(y, axis) is not None and editable(target, axis):
+        if size(y, axis) is not None and editable(target, axis, opset):
             yield _free(y, axis)
 
 

@@ -32,7 +32,10 @@ def _is_copied(node: gs.Node, opset: int, axis: int) -> bool:
         return True
     sizes = present(node, 3) if node.op == "Resize" and opset >= 11 else None
     if sizes is not None:
-        return editable(sizes, place) and ir.attribute(node, "coordinate_transformation_mode") != "tf_crop_and_resize"
+        return (
+            editable(sizes, place, opset)
+            and ir.attribute(node, "coordinate_transformation_mode") != "tf_crop_and_resize"
+        )
     return _scales(node, opset)[place] == 1.0
 
 

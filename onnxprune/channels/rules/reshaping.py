@@ -18,7 +18,7 @@ def reshape(node: gs.Node, opset: int) -> Iterator[Link]:
     """Runs of axes with equal products share their elements, unless the target cannot be rewritten."""
     target, y = node.inputs[1], node.outputs[0]
     entries = shape_entries(target, rank(y))
-    fixed = {a for a, entry in enumerate(entries) if entry is None and not editable(target, a)}
+    fixed = {a for a, entry in enumerate(entries) if entry is None and not editable(target, a, opset)}
     yield from _regroup(node.inputs[0], y, fixed)
 
 
