@@ -18,7 +18,8 @@ from passes.quantization.scheme import Scheme
 def quantize_dynamic(model: ir.Model, scheme: Scheme) -> ir.Model:
     """A copy of `model` whose constant-weight MatMul and Gemm nodes run as DynamicQuantizeLinear and MatMulInteger.
 
-    Conv stays in float: ConvInteger is slower than the float kernel. Raises ModelError where there is nothing to quantize.
+    Conv stays in float: ConvInteger is slower than the float kernel. Raises ModelError where there is nothing to
+    quantize.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -31,7 +32,7 @@ def quantize_dynamic(model: ir.Model, scheme: Scheme) -> ir.Model:
     qdq.own_constants(prepared, chosen)
     _spell_gemm_out(prepared, chosen)
     proto = ir.to_proto(prepared)
-    proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    qdq.with_types(proto, prepared)
     producer = (proto.producer_name, proto.producer_version)
     names = [node.name for node in chosen]
     with qdq.quiet():

@@ -20,10 +20,10 @@ class QuantizeDynamic:
          Runtime fuses into one kernel.
       2. Gemm with a constant matrix becomes MatMul and Add first.
     Requires: nothing; calibration inputs in the context judge the result.
-    Guarantees: the result passes the full checker, loads and runs, and drifts at most ``max_drift``; otherwise the model
-    is left as it is, with a skip that says why. Opsets below 13 are raised, and the skips say so.
-    Leaves alone: Conv (its dynamic kernel is slower than float), nodes in ``exclude`` and in subgraphs, products of two
-    activations, overridable initializers.
+    Guarantees: the result passes the full checker, loads and runs, and drifts at most ``max_drift``; otherwise the
+    model is left as it is, with a skip that says why. Opsets below 13 are raised, and the skips say so. Leaves alone:
+    Conv (its dynamic kernel is slower than float), nodes in ``exclude`` and in subgraphs, products of two activations,
+    overridable initializers.
     Options: ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default false), ``exclude`` (node keys),
     ``max_drift`` (largest relative output error, default 0.5).
     References: ONNX operator specification, DynamicQuantizeLinear and MatMulInteger.

@@ -1,4 +1,6 @@
-"""Static 8-bit models: QuantizeLinear/DequantizeLinear pairs placed by `onnxruntime.quantization`, then tidied for the CPU provider."""
+"""Static 8-bit models: QuantizeLinear/DequantizeLinear pairs placed by `onnxruntime.quantization`, then tidied for
+the CPU provider.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx.helper
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
@@ -33,7 +36,9 @@ def name_nodes(model: ir.Model) -> dict[str, str]:
 
 
 def own_constants(model: ir.Model, chosen: Sequence[gs.Node]) -> None:
-    """Gives chosen contractions weights and biases of their own where others read them too, so that those keep their float values; in place."""
+    """Gives chosen contractions weights and biases of their own where others read them too, so that those keep their
+    float values; in place.
+    """
     keys = {ir.node_key(node) for node in chosen}
     kept_names = ir.captured(model) | {tensor.name for tensor in model.graph.outputs}
     taken = set(ir.tensors(model)) | set(model.loose)
@@ -79,9 +84,11 @@ def wanted_tensors(chosen: Sequence[gs.Node]) -> list[str]:
 
 
 def shared_ranges(chosen: Sequence[gs.Node], ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Ranges after sharing: movement keeps its input's, and inputs of a Concat that nothing else reads take the Concat's.
+    """Ranges after sharing: movement keeps its input's, and inputs of a Concat that nothing else reads take the
+    Concat's.
 
-    The second changes no value that is kept (the Concat would round to its own scale anyway) and turns the Concat into a copy.
+    The second changes no value that is kept (the Concat would round to its own scale anyway) and turns the Concat into
+    a copy.
     """
     result = dict(ranges)
     for node in reversed(chosen):
@@ -104,14 +111,16 @@ def shared_ranges(chosen: Sequence[gs.Node], ranges: Mapping[str, Range]) -> dic
 
 
 def insert(model: ir.Model, chosen: Sequence[gs.Node], ranges: Mapping[str, Range], scheme: Scheme) -> ir.Model:
-    """A copy of `model` with the `chosen` nodes between QDQ pairs. Nodes are named; `ranges` covers `wanted_tensors(chosen)`."""
+    """A copy of `model` with the `chosen` nodes between QDQ pairs. Nodes are named; `ranges` covers
+    `wanted_tensors(chosen)`.
+    """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     proto = ir.to_proto(model)
     producer = (proto.producer_name, proto.producer_version)
-    proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    with_types(proto, model)
     symmetric = scheme.activation == "s8"
     spans = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
     options = {"ActivationSymmetric": symmetric, "WeightSymmetric": True, "ForceQuantizeNoInputCheck": True}
@@ -136,6 +145,17 @@ def insert(model: ir.Model, chosen: Sequence[gs.Node], ranges: Mapping[str, Rang
             ) from None
     result.producer_name, result.producer_version = producer
     return ir.from_proto(without_marker(result))
+
+
+def with_types(proto: onnx.ModelProto, model: ir.Model) -> None:
+    """Adds the type of every float32 tensor, which the quantizer looks up, and the mark that stops it from inferring
+    types itself.
+    """
+    proto.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
+    told = {info.name for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)}
+    for name, tensor in ir.tensors(model).items():
+        if isinstance(tensor, gs.Variable) and name not in told and tensor.dtype == np.float32:
+            proto.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
 
 
 def without_marker(proto: onnx.ModelProto) -> onnx.ModelProto:

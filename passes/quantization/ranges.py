@@ -1,6 +1,7 @@
 """Ranges of activations: extremes and samples of every tensor, reduced inside the graph so that memory stays small.
 
-The model runs once with ReduceMin, ReduceMax and a strided Slice added to each wanted tensor; only scalars and samples leave the session.
+The model runs once with ReduceMin, ReduceMax and a strided Slice added to each wanted tensor; only scalars and samples
+leave the session.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _SHRINKS = np.linspace(1.0, 0.3, 36)
 
 @dataclass(frozen=True)
 class Observed:
-    """What calibration saw of a tensor: exact extremes, and an evenly strided sample of its values (none for `minmax`)."""
+    """What calibration saw of a tensor: exact extremes, and an evenly strided sample of its values (none for
+    `minmax`).
+    """
 
     low: float
     high: float
@@ -102,7 +105,9 @@ def _strided(source: str, target: str, stride: int) -> list[onnx.NodeProto]:
 
 
 def _stride(size: int, calls: int) -> int:
-    """About SAMPLES / calls values of a tensor of `size`; coprime with the size, so that it visits all channels and positions."""
+    """About SAMPLES / calls values of a tensor of `size`; coprime with the size, so that it visits all channels and
+    positions.
+    """
     stride = max(1, size * calls // SAMPLES)
     while stride > 1 and math.gcd(stride, max(size, 1)) != 1:
         stride += 1

@@ -1,7 +1,8 @@
-"""Refines a quantized model against the float one, contraction by contraction: weights rounded for small output error, then means restored.
+"""Refines a quantized model against the float one, contraction by contraction: weights rounded for small output error,
+then means restored.
 
-The quantized model is walked once on activations that already carry every earlier refinement. Rounding: `rounding`. Means: bias correction
-(Nagel et al., arXiv 1906.04721, section 4.2) with measured means.
+The quantized model is walked once on activations that already carry every earlier refinement. Rounding: `rounding`.
+Means: bias correction (Nagel et al., arXiv 1906.04721, section 4.2) with measured means.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from passes.quantization.selection import CONTRACTIONS
 
 _BYTES = 128 << 20
 """Live activations kept at most, which bounds how many samples are walked."""
-_SAMPLES = 64
+_SAMPLES = 32
 _BATCH = 8
 _ROWS_A_COLUMN = 8
 _ROWS = 2048
@@ -33,7 +34,9 @@ _LARGEST = 2304
 
 @dataclass(frozen=True)
 class _Step:
-    """A contraction of the float model and its twin in the quantized one. `weight`, `bias`: the twin's DequantizeLinear nodes."""
+    """A contraction of the float model and its twin in the quantized one. `weight`, `bias`: the twin's
+    DequantizeLinear nodes.
+    """
 
     product: Product
     node: gs.Node
@@ -155,7 +158,9 @@ def _restore_mean(step: _Step, walk: Walk, target: np.ndarray) -> None:
 
 
 def _shift(bias: gs.Node, shift: np.ndarray) -> np.ndarray:
-    """Adds `shift` (a value a channel) to the int32 bias that `bias` dequantizes; returns what was added after rounding."""
+    """Adds `shift` (a value a channel) to the int32 bias that `bias` dequantizes; returns what was added after
+    rounding.
+    """
     stored, step = _values(bias, 0), _values(bias, 1).astype(np.float64).reshape(-1)
     limits = np.iinfo(np.int32)
     wanted = np.rint(np.where(step > 0, shift / np.where(step > 0, step, 1.0), 0.0))

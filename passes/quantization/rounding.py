@@ -11,11 +11,12 @@ _DAMPING = 0.01
 
 
 def rounded(matrix: Array, scale: Array, square: Array, limit: int) -> Array:
-    """Whole multiples of `scale` for `matrix`, in [-limit, limit], that keep matrix x columns close for columns of second moments `square`.
+    """Whole multiples of `scale` for `matrix`, in [-limit, limit], that keep matrix x columns close for columns of
+    second moments `square`.
 
-    Column by column, by falling energy: each is rounded, and the columns that are left absorb its error (GPTQ, Frantar et al.,
-    arXiv 2210.17323, eq. 2 and 3, with the Cholesky form of section 3.3). Shapes: matrix (groups, outputs, columns), scale (groups, outputs),
-    square (groups, columns, columns).
+    Column by column, by falling energy: each is rounded, and the columns that are left absorb its error (GPTQ, Frantar
+    et al., arXiv 2210.17323, eq. 2 and 3, with the Cholesky form of section 3.3). Shapes: matrix (groups, outputs,
+    columns), scale (groups, outputs), square (groups, columns, columns).
     """
     groups, _, size = matrix.shape
     energy = np.einsum("gii->gi", square)

@@ -18,7 +18,8 @@ class Scheme:
 
     kind: `static` (QDQ, ranges from calibration) or `dynamic` (MatMul and Gemm only, ranges at run time).
     activation: `u8` (asymmetric) or `s8` (symmetric); dynamic is always u8.
-    calibration: how static ranges are chosen: `minmax`, `percentile` (99.99 % of the values) or `mse` (least squared rounding and clipping error).
+    calibration: how static ranges are chosen: `minmax`, `percentile` (99.99 % of the values) or `mse` (least squared
+    rounding and clipping error).
     exclude: keys of nodes that stay in float.
     per_channel: a weight scale for every output channel instead of one for the tensor.
     reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate.

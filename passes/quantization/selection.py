@@ -1,9 +1,9 @@
 """Which nodes run in 8 bits: every constant-weight contraction, and the glue between them that has an 8-bit kernel.
 
-The CPU provider turns `DequantizeLinear -> op -> QuantizeLinear` into an 8-bit kernel for the operators listed here; anything else would be a
-float island between two conversions, so it is left alone. Glue joins only behind an 8-bit producer (an 8-bit MaxPool behind a float
-convolution is many times slower than a float one, since it loses the blocked layout) and only before an 8-bit contraction (at the tail it would
-cost precision and gain nothing).
+The CPU provider turns `DequantizeLinear -> op -> QuantizeLinear` into an 8-bit kernel for the operators listed here;
+anything else would be a float island between two conversions, so it is left alone. Glue joins only behind an 8-bit
+producer (an 8-bit MaxPool behind a float convolution is many times slower than a float one, since it loses the blocked
+layout) and only before an 8-bit contraction (at the tail it would cost precision and gain nothing).
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ _SINGLE_DATA = MOVEMENT | CLAMPS | frozenset({"GlobalAveragePool", "AveragePool"
 
 
 def contractions(model: ir.Model) -> list[gs.Node]:
-    """Nodes in graph order that multiply a float32 activation by a constant float32 weight and have an 8-bit kernel."""
+    """Nodes in graph order that multiply a float32 activation by a constant float32 weight and have an 8-bit kernel.
+
+    Types must be known (`ir.infer_shapes`): an activation of unknown type is not quantized.
+    """
     return [node for node in model.graph.nodes if _is_contraction(node)]
 
 
@@ -50,7 +53,9 @@ def data_inputs(node: gs.Node) -> list[gs.Tensor]:
 
 
 def select(model: ir.Model, exclude: frozenset[str] = frozenset()) -> list[gs.Node]:
-    """The nodes to quantize, in graph order; keys in `exclude` stay in float, and with them glue that only they connect."""
+    """The nodes to quantize, in graph order; keys in `exclude` stay in float, and with them glue that only they
+    connect.
+    """
     chosen = {ir.node_key(node) for node in contractions(model)} - exclude
     captured = ir.captured(model)
     for node in model.graph.nodes:
@@ -70,6 +75,8 @@ def _is_contraction(node: gs.Node) -> bool:
         return False
     weight = ir.constant(node.inputs[1])
     if weight is None or weight.dtype != np.float32 or weight.size == 0 or ir.constant(node.inputs[0]) is not None:
+        return False
+    if any(tensor.dtype != np.float32 for tensor in (node.inputs[0], node.outputs[0])):
         return False
     if node.op == "Gemm":
         return not node.attrs.get("transA", 0) and _constant_bias(node) and _gemm_bias_fits(node)
@@ -136,7 +143,7 @@ def _pools_to_one(node: gs.Node) -> bool:
 def _behind(node: gs.Node, chosen: set[str]) -> bool:
     """An 8-bit node wrote one of its activations; the others are cheaper to quantize than this one to dequantize."""
     inputs = data_inputs(node)
-    if any(tensor.dtype is not None and tensor.dtype != np.float32 for tensor in inputs):
+    if any(tensor.dtype != np.float32 for tensor in inputs):
         return False
     sources = [ir.producer(tensor) for tensor in inputs]
     return any(source is not None and ir.node_key(source) in chosen for source in sources)

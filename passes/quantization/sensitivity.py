@@ -21,10 +21,12 @@ _CUTS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
 def sensitivity(model: ir.Model, quantized: ir.Model, feeds: Feeds) -> dict[str, float]:
-    """Key of every quantized contraction of `model` -> the drift that its 8-bit arithmetic adds to the outputs, in graph order.
+    """Key of every quantized contraction of `model` -> the drift that its 8-bit arithmetic adds to the outputs, in
+    graph order.
 
-    Drifts add up in squares. The nodes of largest local error, the first and the last are measured, each by one run of `quantized` with that
-    node in float; for the rest the ratio of local error to drift of the measured ones is assumed.
+    Drifts add up in squares. The nodes of largest local error, the first and the last are measured, each by one run of
+    `quantized` with that node in float; for the rest the ratio of local error to drift of the measured ones is
+    assumed.
     """
     count = min(len(feeds), _SAMPLES)
     feeds = feeds.take(np.linspace(0, len(feeds) - 1, count, dtype=np.int64))
@@ -49,7 +51,9 @@ def _drift(model: ir.Model, other: ir.Model, feeds: Feeds) -> float:
 
 
 def local_errors(prepared: ir.Model, quantized: ir.Model, feeds: Feeds) -> dict[str, float]:
-    """Relative error of each quantized contraction's products on float activations: its own rounding of input and weight, nothing inherited."""
+    """Relative error of each quantized contraction's products on float activations: its own rounding of input and
+    weight, nothing inherited.
+    """
     known = products(prepared)
     weights = ir.initializers(prepared)
     twins = {node.name: node for node in quantized.graph.nodes if node.op in selection.CONTRACTIONS}
@@ -111,7 +115,9 @@ def _as_read(node: gs.Node, block: np.ndarray) -> np.ndarray:
 
 
 def _without(prepared: ir.Model, quantized: ir.Model, key: str) -> ir.Model:
-    """A copy of `quantized` in which the contraction `key` has its float weight and bias, and a float input where no other node reads it."""
+    """A copy of `quantized` in which the contraction `key` has its float weight and bias, and a float input where no
+    other node reads it.
+    """
     model = quantized.copy()
     source = next(node for node in prepared.graph.nodes if ir.node_key(node) == key)
     node = next(node for node in model.graph.nodes if node.name == source.name)
@@ -135,8 +141,11 @@ def ranking(errors: Mapping[str, float]) -> list[str]:
 def float_prefixes(model: ir.Model) -> list[tuple[str, ...]]:
     """Exclusions worth measuring for speed: the first 1, 2, 3, 4, 6, 8, ... contractions.
 
-    Convolutions of few channels on large images are faster in float (the blocked layout) than in 8 bits, they come first in a model, and a
-    prefix has one border to cross. Which prefix pays depends on the model and the machine; one that cuts before a pool can be far slower.
+    Convolutions of few channels on large images are faster in float (the blocked layout) than in 8 bits, they come
+    first in a model, and a prefix has one border to cross. Which prefix pays depends on the model and the machine; one
+    that cuts before a pool can be far slower.
     """
+    model = model.copy()
+    ir.infer_shapes(model)
     keys = [ir.node_key(node) for node in selection.contractions(model)]
     return [tuple(keys[:cut]) for cut in _CUTS if cut < len(keys)]

@@ -1,4 +1,6 @@
-"""Static quantization of a whole model: select, calibrate, insert QDQ pairs, tidy, correct biases, prove that the result runs."""
+"""Static quantization of a whole model: select, calibrate, insert QDQ pairs, tidy, correct biases, prove that the
+result runs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ LATENCY_SAMPLES = 2
 
 
 def quantize_static(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
-    """An 8-bit copy of `model` with ranges calibrated on at most 256 samples of `feeds`. Raises ModelError where that is impossible."""
+    """An 8-bit copy of `model` with ranges calibrated on at most 256 samples of `feeds`. Raises ModelError where that
+    is impossible.
+    """
     prepared, spans = calibrated(model, feeds, scheme)
     quantized = build(prepared, spans, scheme)
     if scheme.refine:
@@ -35,7 +39,9 @@ def quantize_static_for_latency(model: ir.Model, feeds: Feeds, scheme: Scheme) -
 
 
 def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model, dict[str, qdq.Range]]:
-    """The float model ready for `build` (opset raised, nodes named, shapes known) and the range of every activation that may be quantized."""
+    """The float model ready for `build` (opset raised, nodes named, shapes known) and the range of every activation
+    that may be quantized.
+    """
     prepared = prepare(model)
     chosen = selection.select(prepared)
     wanted = ranges.float_tensors(qdq.wanted_tensors(chosen), prepared)

@@ -26,10 +26,10 @@ class QuantizeStatic:
       3. A Gemm or MatMul whose result no 8-bit operator reads writes float.
       4. With ``refine``, weights are rounded for small output error, and mean outputs restored through the biases.
     Requires: calibration inputs in the context (synthetic ones are drawn otherwise, which is only good for latency).
-    Guarantees: the result passes the full checker, loads and runs, and drifts at most ``max_drift``; otherwise the model
-    is left as it is, with a skip that says why. Opsets below 13 are raised, and the skips say so.
-    Leaves alone: nodes in ``exclude``, ConvTranspose and other operators without an 8-bit kernel on the CPU provider,
-    nodes in subgraphs, overridable initializers; weights and biases that float nodes also read stay float for those.
+    Guarantees: the result passes the full checker, loads and runs, and drifts at most ``max_drift``; otherwise the
+    model is left as it is, with a skip that says why. Opsets below 13 are raised, and the skips say so. Leaves alone:
+    nodes in ``exclude``, ConvTranspose and other operators without an 8-bit kernel on the CPU provider, nodes in
+    subgraphs, overridable initializers; weights and biases that float nodes also read stay float for those.
     Options: ``activation`` (u8 or s8, default u8), ``calibration`` (minmax, percentile or mse, default minmax),
     ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default false), ``refine`` (default true),
     ``exclude`` (node keys), ``max_drift`` (largest relative output error, default 0.5).

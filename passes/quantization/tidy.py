@@ -1,4 +1,6 @@
-"""Makes a QDQ graph cheap for the CPU provider: movement works on the 8-bit values, products at the tail keep float outputs."""
+"""Makes a QDQ graph cheap for the CPU provider: movement works on the 8-bit values, products at the tail keep float
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def tidy(model: ir.Model) -> dict[str, int]:
 
 
 def _move_in_8_bit(node: gs.Node, fixed: set[str]) -> bool:
-    """1. `DequantizeLinear -> move -> QuantizeLinear` of one scale and zero point -> `move` on the 8-bit tensor (padding with the zero point)."""
+    """1. `DequantizeLinear -> move -> QuantizeLinear` of one scale and zero point -> `move` on the 8-bit tensor
+    (padding with the zero point).
+    """
     before, after = ir.producer(node.inputs[0]), _sole_reader(node.outputs[0], fixed)
     if before is None or after is None or before.op != "DequantizeLinear" or after.op != "QuantizeLinear":
         return False
