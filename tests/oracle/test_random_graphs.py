@@ -11,6 +11,9 @@ from proving import prove_groups
 from random_graphs import random_feeds, random_model
 from strategies import models
 
+from onnxprune import canonicalize
+from passes.verify_masking import verify
+
 _CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
@@ -32,6 +35,17 @@ def test_pruned_equals_masked(model: onnx.ModelProto) -> None:
 @given(model=models(most=14))
 def test_pruned_equals_masked_deep(model: onnx.ModelProto) -> None:
     _prove(model)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_canonical_form_computes_the_same_and_prunes_right(seed: int) -> None:
+    model = random_model(SeededChooser(seed), most=12)
+    rng = np.random.default_rng(seed)
+    feeds = random_feeds(model, rng)
+    canonical = canonicalize(model)
+    assert verify(model, canonical, {}, feeds).ok
+    outcome = prove_groups(canonical, feeds, rng, most=2)
+    assert outcome.failure is None, (outcome.failure, {k: np.flatnonzero(~v) for k, v in outcome.keep.items()})
 
 
 def test_most_random_graphs_have_something_to_prune() -> None:
