@@ -22,7 +22,7 @@ from onnxprune.ir.query import (
     producer,
     tensors,
 )
-from onnxprune.ir.shapes import infer_shapes, shapes_for
+from onnxprune.ir.shapes import clear_shapes, infer_shapes, shapes_for
 from onnxprune.ir.text import text
 from onnxprune.ir.validate import validate
 from onnxprune.ir.writer import check_output, save
@@ -35,6 +35,7 @@ __all__ = [
     "attribute",
     "captured",
     "check_output",
+    "clear_shapes",
     "constant",
     "consumers",
     "domain",

@@ -9,6 +9,7 @@ import onnx
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
+from onnxprune.errors import ModelError
 from onnxprune.ir import attributes, dtypes, types
 from onnxprune.ir.model import Model
 from onnxprune.ir.stored import StoredSparse, StoredTensor
@@ -29,7 +30,7 @@ def assemble(model: Model, emit: Emitter) -> onnx.ModelProto:
     graph.node.extend(node_proto(node) for node in model.graph.nodes)
     graph.input.extend(_signature(tensor) for tensor in model.graph.inputs)
     graph.output.extend(_signature(tensor) for tensor in model.graph.outputs)
-    tensors = {tensor.name: tensor for tensor in model.all_tensors()}
+    tensors = _by_name(model)
     for tensor in tensors.values():
         if isinstance(tensor, gs.Constant):
             if isinstance(tensor._values, StoredSparse):
@@ -38,6 +39,15 @@ def assemble(model: Model, emit: Emitter) -> onnx.ModelProto:
                 graph.initializer.append(emit(tensor))
     _write_types(graph, tensors)
     return proto
+
+
+def _by_name(model: Model) -> dict[str, gs.Tensor]:
+    tensors: dict[str, gs.Tensor] = {}
+    for tensor in model.mentions():
+        known = tensors.setdefault(tensor.name, tensor) if tensor.name else tensor
+        if known is not tensor and (isinstance(tensor, gs.Constant) or isinstance(known, gs.Constant)):
+            raise ModelError(f"two different tensors are called {tensor.name!r}, one of them an initializer")
+    return tensors
 
 
 def _write_types(graph: onnx.GraphProto, tensors: Mapping[str, gs.Tensor]) -> None:

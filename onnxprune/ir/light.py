@@ -19,8 +19,15 @@ _PROBE = "onnxprune.shape."
 
 
 def typed(model: Model) -> onnx.ModelProto:
-    """The model with its large weights as graph inputs of the same type: what type inference needs, at any size."""
-    proto, heavy = _without_weights(model)
+    """The model with its large weights as graph inputs of the same type: what type inference needs, at any size.
+
+    Recorded shapes are left out, so that none is trusted that a change of the graph has outdated; element types stay,
+    as hints for what lies behind operators without inference.
+    """
+    proto, heavy = _without_weights(model, fillable=False)
+    for info in (*proto.graph.value_info, *proto.graph.output):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
     inputs = {info.name for info in proto.graph.input}
     for constant in heavy:
         if constant.name not in inputs:
@@ -33,7 +40,7 @@ def shape_probe(model: Model, names: Sequence[str], *, weights: bool) -> onnx.Mo
 
     Without `weights`, the large ones are zeros made at run time.
     """
-    proto, heavy = (exporter.to_proto(model), []) if weights else _without_weights(model)
+    proto, heavy = (exporter.to_proto(model), []) if weights else _without_weights(model, fillable=True)
     graph = proto.graph
     for constant in heavy:
         shape = onnx.numpy_helper.from_array(np.array(constant.shape, np.int64), f"{_PROBE}of.{constant.name}")
@@ -52,13 +59,13 @@ def shape_probe(model: Model, names: Sequence[str], *, weights: bool) -> onnx.Mo
     return proto
 
 
-def _without_weights(model: Model) -> tuple[onnx.ModelProto, list[gs.Constant]]:
+def _without_weights(model: Model, *, fillable: bool) -> tuple[onnx.ModelProto, list[gs.Constant]]:
+    """The model without its large weights, and those. `fillable`: only such as ConstantOfShape can stand in for."""
     heavy: list[gs.Constant] = []
-    fillable = model.opset() >= 9
 
     def emit(constant: gs.Constant) -> onnx.TensorProto:
-        numeric = np.dtype(constant.export_dtype).kind in "fiub" if constant._export_dtype is None else False
-        if math.prod(constant.shape) <= _WEIGHT_ELEMENTS or not (numeric and fillable):
+        plain = constant._export_dtype is None and np.dtype(constant.dtype).kind in "fiub" and model.opset() >= 9
+        if math.prod(constant.shape) <= _WEIGHT_ELEMENTS or (fillable and not plain):
             return exporter.tensor_proto(constant)
         heavy.append(constant)
         return TensorProto()

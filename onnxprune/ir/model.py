@@ -64,12 +64,13 @@ class Model:
     def all_tensors(self) -> Iterator[gs.Tensor]:
         """Every named tensor once, in the order of first use: inputs, nodes, outputs, loose initializers."""
         seen: set[str] = set()
-        for tensor in self._mentions():
+        for tensor in self.mentions():
             if tensor.name and tensor.name not in seen:
                 seen.add(tensor.name)
                 yield tensor
 
-    def _mentions(self) -> Iterable[gs.Tensor]:
+    def mentions(self) -> Iterable[gs.Tensor]:
+        """Every place that refers to a tensor, in order: repeated, and with omitted ones (of empty name)."""
         yield from self.graph.inputs
         for node in self.graph.nodes:
             yield from node.inputs

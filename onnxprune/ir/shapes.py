@@ -22,7 +22,8 @@ _TENSOR = "tensor_type"
 def infer_shapes(model: Model) -> None:
     """Fills dtype and shape of the graph's Variables by ONNX shape inference, in place.
 
-    What is recorded already stays unless inference knows better. Operators without inference leave theirs as they are.
+    Inference starts from the inputs and weights alone. A dimension that it knows as a number replaces what is recorded;
+    where it knows none, or the operator has no inference, what is recorded stays (`clear_shapes` forgets it first).
     Values are not propagated (an untrusted model could ask for any memory that way), so shapes that are computed at run
     time stay symbolic: `shapes_for` finds those. Raises ModelError when types or shapes contradict each other.
     """
@@ -88,10 +89,17 @@ def _probe(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
 def _record(tensor: gs.Variable, info: onnx.ValueInfoProto) -> None:
     dtype, shape = types.tensor_type(info)
     if dtype is not None:
-        tensor.dtype = dtype
-        tensor.shape = shape if shape is not None else tensor.shape
+        tensor.dtype, tensor.shape = dtype, _merge(shape, tensor.shape)
     elif types.kind(info) != _TENSOR and getattr(tensor, "info", None) is None:
         tensor.type, tensor.info = types.kind(info), info
+
+
+def _merge(inferred: list[types.Dim] | None, recorded: Sequence[types.Dim] | None) -> list[types.Dim] | None:
+    if inferred is None:
+        return None if recorded is None else list(recorded)
+    if recorded is None or len(recorded) != len(inferred):
+        return inferred
+    return [new if isinstance(new, int) or old is None else old for new, old in zip(inferred, recorded, strict=True)]
 
 
 def _is_tensor(tensor: gs.Tensor) -> bool:
@@ -104,7 +112,8 @@ def _set_inputs(model: Model, inputs: Mapping[str, Sequence[int]]) -> None:
         if name not in by_name:
             raise ModelError(f"the model has no input {name!r}; its inputs are {', '.join(by_name)}")
     for name, tensor in by_name.items():
-        declared = tensor.shape
+        # some exporters write 0 for a size that they do not know
+        declared = None if tensor.shape is None else [dim or None for dim in tensor.shape]
         shape = list(inputs.get(name, [dim if isinstance(dim, int) else 1 for dim in declared or []]))
         pairs = zip(declared or [], shape, strict=False)
         if declared is not None and (

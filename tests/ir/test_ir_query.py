@@ -164,6 +164,13 @@ def test_copies_share_arrays_and_nothing_else(small_cnn):
     assert ir.to_proto(model).SerializeToString() == before
 
 
+def test_two_tensors_of_one_name_are_not_exported(small_cnn):
+    model = ir.from_proto(small_cnn)
+    model.graph.nodes[-1].inputs[1] = ir.Constant("w1", np.ones((5, 8), np.float32))
+    with pytest.raises(ModelError, match="two different tensors are called 'w1'"):
+        ir.to_proto(model)
+
+
 def test_identical_nodes_are_told_apart(make_model, vector):
     nodes = [helper.make_node("Relu", ["x"], [name]) for name in ("a", "b")]
     model = ir.from_proto(
