@@ -37,7 +37,7 @@ def fake_quantize_for_latency(model: ir.Model, scheme: Scheme, feeds: Feeds | No
 def quantizable(model: ir.Model, kind: str = "static") -> list[str]:
     """Keys of the contractions that can run in 8 bits, in graph order: what `Scheme.exclude` may name."""
     model = model.copy()
-    ir.infer_shapes(model)
+    static.simplify(model)
     nodes = dynamic.products(model) if kind == "dynamic" else selection.contractions(model)
     return [ir.node_key(node) for node in nodes]
 

@@ -159,7 +159,11 @@ def with_types(proto: onnx.ModelProto, model: ir.Model) -> None:
 
 
 def without_marker(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the metadata that marks it as prepared for the quantizer; in place."""
+    """The model without what `with_types` added; in place."""
+    shaped = [info for info in proto.graph.value_info if info.type.tensor_type.HasField("shape")]
+    kept_infos = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in shaped]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept_infos)
     kept = [entry for entry in proto.metadata_props if entry.key not in ("onnx.infer", "onnx.quant.pre_process")]
     copies = [onnx.StringStringEntryProto(key=entry.key, value=entry.value) for entry in kept]
     del proto.metadata_props[:]

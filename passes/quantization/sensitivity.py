@@ -146,6 +146,6 @@ def float_prefixes(model: ir.Model) -> list[tuple[str, ...]]:
     that cuts before a pool can be far slower.
     """
     model = model.copy()
-    ir.infer_shapes(model)
+    static.simplify(model)
     keys = [ir.node_key(node) for node in selection.contractions(model)]
     return [tuple(keys[:cut]) for cut in _CUTS if cut < len(keys)]

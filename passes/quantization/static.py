@@ -13,7 +13,7 @@ import onnx.checker
 from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.stats import Feeds, Runner
-from passes.quantization import opset, qdq, ranges, refine, selection, tidy
+from passes.quantization import gemm, opset, qdq, ranges, refine, selection, tidy
 from passes.quantization.scheme import Scheme
 
 CALIBRATION_SAMPLES = 256
@@ -60,9 +60,15 @@ def prepare(model: ir.Model) -> ir.Model:
     """A copy at opset 13 or later with unique node names and inferred shapes."""
     raised = opset.raised(model)
     prepared = raised.copy() if raised is model else raised
-    ir.infer_shapes(prepared)
+    simplify(prepared)
     qdq.name_nodes(prepared)
     return prepared
+
+
+def simplify(model: ir.Model) -> None:
+    """Infers shapes and brings products and biases together, in place: the form whose node keys schemes speak of."""
+    ir.infer_shapes(model)
+    gemm.join_biases(model)
 
 
 def build(prepared: ir.Model, spans: Mapping[str, qdq.Range], scheme: Scheme) -> ir.Model:
