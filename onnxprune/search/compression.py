@@ -245,7 +245,7 @@ def _gate(request: Request, work: Workspace, outcome: Outcome, report: Report) -
     if request.evaluate is not None:
         work.progress.stage("evaluating")
         before, after = (_evaluated(request, path) for path in (work.original, work.folder / "output.onnx"))
-        report.eval = EvalFacts("evaluation", before, after)
+        report.eval = EvalFacts(getattr(request.evaluate, "__name__", "evaluation"), before, after)
         if request.max_drop is not None and before - after > request.max_drop:
             return AccuracyError(
                 f"the metric falls from {before:.4g} to {after:.4g}, more than --max-drop {request.max_drop:g}; "
