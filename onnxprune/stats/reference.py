@@ -19,6 +19,7 @@ from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.moments import COLUMNS_A_UNKNOWN
 from onnxprune.stats.product import Product, products
 from onnxprune.stats.runner import run
+from onnxprune.stats.walk import live_bytes
 
 _IN_MEMORY = 384 << 20  # bytes of rows kept in memory; more goes to a temporary directory
 
@@ -43,6 +44,7 @@ class Reference:
         threads: int = 0,
         memory: int = _IN_MEMORY,
     ) -> None:
+        feeds = bounded(model, feeds, memory)
         self.model, self.feeds, self.batch, self.threads, self.seed = model, feeds, batch, threads, seed
         self.products: dict[str, Product] = products(model)
         self._masks = list(padding(model, feeds, batch))
@@ -92,6 +94,19 @@ class Reference:
         except OSError as error:
             raise FileSystemError(f"no room for temporary files in {tempfile.gettempdir()}: {error.strerror}") from None
         parts.append(path)
+
+
+def bounded(model: ir.Model, feeds: Feeds, memory: int = _IN_MEMORY) -> Feeds:
+    """As many of the samples, evenly spaced, as can be walked through ``model`` within ``memory`` bytes; at least
+    one.
+    """
+    first = next(feeds.take([0]).calls(1))
+    shapes = ir.shapes_for(model, {name: array.shape for name, array in first.items()})
+    size = max(live_bytes(model, shapes) // (feeds.fixed_batch or 1), 1)
+    limit = max(memory // size, 1)
+    if len(feeds) <= limit:
+        return feeds
+    return feeds.take(np.linspace(0, len(feeds) - 1, limit).round().astype(np.int64))
 
 
 def grid(tensor: Array, channel_axis: int) -> tuple[int, tuple[int, ...]]:
