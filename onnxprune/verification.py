@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxprune import ir
 from onnxprune.ir.light import typed
 from onnxprune.ir.trial import runtime_errors
+from onnxprune.ir.types import value_info
 
 if TYPE_CHECKING:
     from onnxprune.pipeline import PassContext, Promise
@@ -38,8 +39,13 @@ def problem(before: ir.Model, after: ir.Model, promise: Promise, ctx: PassContex
 
 def invalid(model: ir.Model) -> str:
     """Return what the ONNX checker has against the model; weights are left out, so any size is fast."""
+    proto = typed(model)
+    del proto.graph.value_info[:], proto.graph.output[:]
+    for tensor in model.graph.outputs:
+        described = value_info(tensor.name, tensor.dtype, tensor.shape, getattr(tensor, "info", None))
+        proto.graph.output.append(onnx.ValueInfoProto(name=tensor.name) if described is None else described)
     try:
-        onnx.checker.check_model(typed(model))
+        onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         return f"the checker refuses it: {_one_line(error)}"
     return ""

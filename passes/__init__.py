@@ -35,19 +35,13 @@ def build(name: str) -> Pass:
 def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     """Return the passes that bring equivalent spellings of a model to one form, in order.
 
-    Some run twice: known sizes reveal constant conditions, constant targets reveal no-ops, and the no-ops removed reveal
+    Some run twice: known sizes reveal constant conditions, constant targets reveal no-ops, and no-ops removed reveal
     constants.
     """
     names = ["inline-functions", "constant-folding", "inline-constant-if", "resolve-shapes", "constant-folding"]
     names += ["inline-constant-if", "eliminate-identities", "dead-code", "normalize-ops"]
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
-    names += [
-        "resolve-shapes",
-        "constant-folding",
-        "eliminate-identities",
-        "flush-denormals",
-        "deduplicate-initializers",
-        "dead-code",
-    ]
+    names += ["resolve-shapes", "constant-folding", "eliminate-identities"]
+    names += ["flush-denormals", "deduplicate-initializers", "dead-code"]
     return [build(name) for name in names]

@@ -32,7 +32,7 @@ class Budget:
     extra: int
     ratio: int
 
-    def allows(self, result: int, inputs: int) -> bool:
+    def allows(self, result: float, inputs: int) -> bool:
         """Tell whether a result of ``result`` bytes made from ``inputs`` bytes is allowed."""
         return result <= self.extra + self.ratio * inputs
 
@@ -77,27 +77,31 @@ def hazard(node: ir.Node) -> str:
 def _within(
     model: ir.Model, nodes: Sequence[ir.Node], budget: Budget
 ) -> tuple[list[ir.Node], list[tuple[ir.Node, str]]]:
-    kept, refused = [], []
+    kept: list[ir.Node] = []
+    refused: list[tuple[ir.Node, str]] = []
     sizes = _result_bytes(model, nodes)
     for node in nodes:
         inputs = sum(_bytes(tensor) for tensor in node.inputs if tensor.name)
-        result = 0
-        for tensor in node.outputs:
-            if tensor.name:
-                size = sizes.get(tensor.name)
-                result += math.inf if size is None else size  # type: ignore[assignment]
-        if result == math.inf and node.op in ("NonZero", "Unique", "Compress"):
-            result = 8 * sum(math.prod(t.shape) * max(len(t.shape), 1) for t in node.inputs if t.name)
+        result = _expected_bytes(node, sizes)
         if budget.allows(result, inputs):
             kept.append(node)
         else:
-            known = result != math.inf
-            refused.append((node, f"its result has {result} bytes" if known else "the size of its result is not known"))
+            known = f"its result has {result:.0f} bytes"
+            refused.append((node, "the size of its result is not known" if math.isinf(result) else known))
     return kept, refused
 
 
+def _expected_bytes(node: ir.Node, sizes: dict[str, int]) -> float:
+    """Bytes of all results; infinite when that cannot be told before they are computed."""
+    result = sum((float(sizes.get(tensor.name, math.inf)) for tensor in node.outputs if tensor.name), 0.0)
+    if math.isinf(result) and node.op in ("NonZero", "Unique", "Compress"):
+        # what they select from bounds what they select
+        return float(8 * sum(math.prod(t.shape) * max(len(t.shape), 1) for t in node.inputs if t.name))
+    return result
+
+
 def _bytes(tensor: gs.Constant) -> int:
-    return int(math.prod(tensor.shape)) * max(np.dtype(tensor.dtype).itemsize, 1)
+    return math.prod(int(size) for size in tensor.shape) * max(int(np.dtype(tensor.dtype).itemsize), 1)
 
 
 def _result_bytes(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, int]:
@@ -118,8 +122,7 @@ def _result_bytes(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, int]:
 
 @cache
 def _itemsize(elem_type: int) -> int:
-    size: int = to_numpy(elem_type).itemsize
-    return max(size, 1)
+    return max(int(to_numpy(elem_type).itemsize), 1)
 
 
 def _proto(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[onnx.ModelProto, dict[str, gs.Constant]]:

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
 from passes.edits import Editor, is_standard
-from passes.shapes import infer
+from passes.shapes import Type, infer
 
 Array = np.ndarray[Any, Any]
 _CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -75,7 +75,7 @@ class _Contraction:
     takes_bias: bool
 
 
-def _contraction(editor: Editor, node: ir.Node, inferred: Mapping[str, gs.Tensor]) -> _Contraction | None:
+def _contraction(editor: Editor, node: ir.Node, inferred: Mapping[str, Type]) -> _Contraction | None:
     if len(node.inputs) < 2 or not editor.is_constant(node.inputs[1]):
         return None
     weight = node.inputs[1]

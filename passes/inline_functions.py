@@ -65,6 +65,11 @@ def _adopt(model: ir.Model, inlined: onnx.ModelProto) -> None:
             tensor.to_constant(own[tensor.name]._values, export_dtype=own[tensor.name]._export_dtype)
             if not tensor.outputs or tensor.name in model.loose:
                 fresh.loose[tensor.name] = tensor
+    declared = {tensor.name: tensor for tensor in model.graph.outputs}
+    for tensor in fresh.graph.outputs:
+        if not isinstance(tensor, ir.Constant):
+            twin = declared[tensor.name]
+            tensor.dtype, tensor.shape, tensor.type, tensor.info = twin.dtype, twin.shape, twin.type, twin.info
     fresh.graph.inputs = [
         tensor for tensor in fresh.graph.inputs if tensor.name in signature or not isinstance(tensor, ir.Constant)
     ]

@@ -14,7 +14,7 @@ from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
 from passes.edits import Editor, ints, is_standard
 from passes.shapes import refresh
 from passes.symbolic import Dim, Facts, Size, analyze, divide
-from passes.symbolic.shape_rules import reshaped
+from passes.symbolic.layout_rules import reshaped
 from passes.symbolic.values import is_plain, slice_bounds
 
 _SAME_ELEMENTS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")

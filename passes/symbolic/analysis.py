@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
-from passes.shapes import infer
-from passes.symbolic import shape_rules, values
+from passes.shapes import Type, infer
+from passes.symbolic import layout_rules, shape_rules, values
 from passes.symbolic.dims import Dim, Size, TooComplexError, symbol
 from passes.symbolic.values import Values
 
@@ -70,7 +71,8 @@ def analyze(model: ir.Model) -> Facts:
     for tensor in ir.initializers(model).values():
         facts.shapes[tensor.name] = [int(size) for size in tensor.shape]
         facts.types[tensor.name] = tensor.dtype
-        if tensor.name not in overridable and np.prod(tensor.shape) <= values.MAX_ELEMENTS:
+        limit = values.MAX_ELEMENTS if np.dtype(tensor.dtype).kind in "iub" else values.MAX_FLOATS
+        if tensor.name not in overridable and math.prod(tensor.shape) <= limit:
             _learn(facts, tensor.name, values.lift(tensor.values))
     functions = {function.name for function in model.header.functions}
     for node in model.graph.nodes:
@@ -98,7 +100,7 @@ def _learn(facts: Facts, name: str, found: Values | None) -> None:
         facts.known[name] = found
 
 
-def _visit(facts: Facts, node: ir.Node, own: bool, inferred: dict[str, gs.Tensor]) -> None:
+def _visit(facts: Facts, node: ir.Node, own: bool, inferred: dict[str, Type]) -> None:
     outputs = [tensor for tensor in node.outputs if tensor.name]
     ruled = _ruled_shapes(facts, node) if own else {}
     for tensor in outputs:
@@ -113,14 +115,14 @@ def _visit(facts: Facts, node: ir.Node, own: bool, inferred: dict[str, gs.Tensor
 def _ruled_shapes(facts: Facts, node: ir.Node) -> dict[str, list[Size] | None]:
     try:
         if node.op == "Split":
-            found = shape_rules.split_shapes(node, facts)
+            found = layout_rules.split_shapes(node, facts)
             return {} if found is None else {t.name: s for t, s in zip(node.outputs, found, strict=True)}
         return {node.outputs[0].name: facts.rule_shape(node)} if node.outputs else {}
     except _FAILURES:
         return {}
 
 
-def _record_shape(facts: Facts, name: str, ruled: list[Size] | None, inferred: gs.Tensor | None) -> None:
+def _record_shape(facts: Facts, name: str, ruled: list[Size] | None, inferred: Type | None) -> None:
     """Take the rule's sizes, numbers that ONNX inference knows, and a symbol of its own for any other dimension."""
     declared = None if inferred is None or inferred.shape is None else list(inferred.shape)
     if ruled is None and declared is None:

@@ -20,6 +20,7 @@ Values: TypeAlias = np.ndarray[Any, Any]
 """An object array of Python ints, bools and :class:`Dim`. Floats that are whole numbers are held as ints."""
 
 MAX_ELEMENTS = 1024
+MAX_FLOATS = 16  # enough for scales; weights are not worth looking at
 Rule = Callable[["ir.Node", "Facts"], Values | None]
 RULES: dict[str, Rule] = {}
 
@@ -29,7 +30,12 @@ def lift(array: np.ndarray[Any, Any]) -> Values | None:
     if array.size > MAX_ELEMENTS or array.dtype.kind not in "iubf":
         return None
     if array.dtype.kind == "f":
-        if array.dtype.itemsize < 4 or not np.isfinite(array).all() or (array != np.floor(array)).any():
+        if (
+            array.size > MAX_FLOATS
+            or array.dtype.itemsize < 4
+            or not np.isfinite(array).all()
+            or (array != np.floor(array)).any()
+        ):
             return None
         if (np.abs(array) > 2**24).any():
             return None
