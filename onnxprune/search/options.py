@@ -15,7 +15,7 @@ class SearchOptions:
 
     goal: the latency target. precisions: what may be used. drop_branches: whether residual branches may go. criterion: of structured pruning.
     max_drift: largest relative output error accepted (None: warn above 0.1, refuse above 0.5). probe_samples: samples of an error probe.
-    rounds: of measure, correct, solve again. best_effort: give the best model though the target is not met.
+    fitting_samples: samples that weights are fitted on, at most. rounds: of measure, correct, solve again. best_effort: give the best model though the target is not met.
     """
 
     goal: LatencyTarget
@@ -26,6 +26,7 @@ class SearchOptions:
     max_drift: float | None = None
     seed: int = 0
     probe_samples: int = 48
+    fitting_samples: int = 1024
     rounds: int = 6
     best_effort: bool = False
     verify: bool = True

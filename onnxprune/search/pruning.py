@@ -115,7 +115,11 @@ def _workspace(request: Request, prepared: Prepared, folder: Path, progress: Pro
         held=held,
         shapes=prepared.shapes,
         options=SearchOptions(
-            Target("", ratio=1.0), criterion=request.criterion, compensate=request.compensate, seed=request.seed
+            Target("", ratio=1.0),
+            drop_branches=request.drop_branches,
+            criterion=request.criterion,
+            compensate=request.compensate,
+            seed=request.seed,
         ),
         progress=progress,
         folder=folder,
@@ -129,7 +133,7 @@ def _chosen(request: Request, work: Workspace) -> tuple[Plan, Keep]:
     if request.macs is not None:
         from onnxprune.search.budget import for_macs
 
-        return for_macs(work, request.macs, drop_branches=request.drop_branches)
+        return for_macs(work, request.macs)
     assert request.ratio is not None
     work.progress.stage("ranking units", request.criterion)
     curves = build_levels(work.base, work.graph, work.feeds, request.criterion, request.seed)

@@ -27,6 +27,7 @@ class Sensitivity:
     drops: DropOrder
     branch_of_node: Mapping[str, int]
     branch_of_group: Mapping[str, int]
+    probes: Mapping[str, Sequence[level_choice.Probe]]
 
 
 def measure_sensitivity(work: Workspace) -> Sensitivity:
@@ -52,7 +53,7 @@ def measure_sensitivity(work: Workspace) -> Sensitivity:
     branch_of_group = {group.name: at for group in groups if (at := _branch_of(group, branch_of_node)) is not None}
     probes = _probes(work, groups, levels, curves)
     choices = level_choice.width_choices(groups, levels, curves, probes, branch_of_group)
-    return Sensitivity(curves, levels, choices, drops, branch_of_node, branch_of_group)
+    return Sensitivity(curves, levels, choices, drops, branch_of_node, branch_of_group, probes)
 
 
 def _probes(

@@ -14,7 +14,7 @@ from onnxprune.channels import ChannelGraph
 from onnxprune.progress import Progress
 from onnxprune.search.options import SearchOptions
 from onnxprune.stats import Feeds, Statistics, collect
-from onnxprune.stats.reference import Reference
+from onnxprune.stats.reference import Reference, bounded
 from passes.block_removal import Branch
 from runtime_bench import Bench, LatencyTable, Target
 
@@ -39,15 +39,22 @@ class Workspace:
     rounds: list[Mapping[str, object]] = field(default_factory=list)
 
     @cached_property
+    def fitting(self) -> Feeds:
+        """The samples that weights are fitted on: what fits into memory, and no more than pays."""
+        feeds = bounded(self.base, self.feeds)
+        most = self.options.fitting_samples
+        return feeds if len(feeds) <= most else feeds.take(np.linspace(0, len(feeds) - 1, most).astype(int))
+
+    @cached_property
     def statistics(self) -> Statistics:
         """Moments of the columns of every contraction of the base model."""
-        self.progress.stage("collecting statistics", f"{len(self.feeds)} samples")
-        return collect(self.base, self.feeds, seed=self.options.seed)
+        self.progress.stage("collecting statistics", f"{len(self.fitting)} samples")
+        return collect(self.base, self.fitting, seed=self.options.seed)
 
     @cached_property
     def reference(self) -> Reference:
         """Dense activations that compensation aims at, shared by all candidates."""
-        return Reference(self.base, self.feeds)
+        return Reference(self.base, self.fitting)
 
     @property
     def targets(self) -> tuple[Target, ...]:
