@@ -29,7 +29,7 @@ from onnxprune.search import compression, pruning
 from onnxprune.search.prepare import concrete_inputs, load_feeds, prepare, stored
 from onnxprune.stats import model_drift
 
-__all__ = ["Result", "analyze", "benchmark", "canonicalize", "compare", "compress", "prune"]
+__all__ = ["Result", "analyze", "benchmark", "canonicalize", "compare", "compress", "prune", "rules"]
 
 ModelLike = str | Path | onnx.ModelProto
 Data = str | Path | Mapping[str, np.ndarray] | None
@@ -128,13 +128,27 @@ def analyze(
     """The groups of coupled units of a model in canonical form, and why everything else is frozen."""
     from onnxprune import channels
 
+    base = _canonical(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
+    (progress or SilentProgress()).stage("analysing")
+    return channels.analyze(base, granularity=granularity, freeze=freeze)
+
+
+def rules(model: ModelLike, *, freeze_initializers: bool = False, keep_batchnorm: bool = False) -> list[str]:
+    """One line a node of the model in canonical form: what it links, or why it is a barrier."""
+    from onnxprune.channels.registry import links_of
+
+    base = _canonical(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
+    linked = (links_of(node, base.opset(ir.domain(node))) for node in base.graph.nodes)
+    return [f"{links.node} {links.op}: {links}" for links in linked]
+
+
+def _canonical(model: ModelLike, *, freeze_initializers: bool, keep_batchnorm: bool) -> ir.Model:
     source = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else ir.load(model)
     if freeze_initializers:
         ir.freeze_initializers(source)
     base, _ = canonicalize_model(source, keep_batchnorm=keep_batchnorm)
     ir.infer_shapes(base)
-    (progress or SilentProgress()).stage("analysing")
-    return channels.analyze(base, granularity=granularity, freeze=freeze)
+    return base
 
 
 def benchmark(
@@ -181,7 +195,12 @@ def benchmark(
 
 
 def compare(
-    original: ModelLike, compressed: ModelLike, *, calib_data: Data = None, seed: int = 0, progress: Progress | None = None
+    original: ModelLike,
+    compressed: ModelLike,
+    *,
+    calib_data: Data = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Drift of every output of `compressed` from `original`'s on the same inputs (see docs/report.md)."""
     (progress or SilentProgress()).stage("comparing outputs")
@@ -197,4 +216,3 @@ def compare(
         "value": max(outputs.values(), default=0.0),
         "synthetic_data": feeds.synthetic,
     }
-

@@ -66,7 +66,7 @@ def module_parts(path: Path) -> tuple[str, ...]:
 
 
 def imports(tree: ast.Module, parts: tuple[str, ...], is_package: bool, top_level: bool) -> set[str]:
-    """Dotted names that a module imports: all of them, or those that run when it is imported."""
+    """Dotted names that a module imports at run time: all of them, or those that run when it is imported."""
     found: set[str] = set()
     for node in _nodes(tree, top_level):
         if isinstance(node, ast.Import):
@@ -80,10 +80,9 @@ def imports(tree: ast.Module, parts: tuple[str, ...], is_package: bool, top_leve
 
 def _nodes(tree: ast.AST, top_level: bool):
     for node in ast.iter_child_nodes(tree):
-        skipped = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        )
-        if top_level and skipped:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         yield node
         yield from _nodes(node, top_level)

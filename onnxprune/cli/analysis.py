@@ -20,27 +20,12 @@ def describe(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
     options = request["options"]
     if request["view"] == "rules":
-        return {"view": "rules", "lines": _rules(request["model"], **{name: options[name] for name in _CANONICAL})}
+        return {"view": "rules", "lines": api.rules(request["model"], **{name: options[name] for name in _CANONICAL})}
     graph = api.analyze(request["model"], progress=progress, **options)
     if request["view"] == "why":
         tensor, axis = request["axis"]
         return {"view": "why", "lines": graph.explain(tensor, axis)}
     return {"view": "groups", "groups": [_group(group) for group in graph.groups], **_frozen(graph)}
-
-
-def _rules(path: str, *, freeze_initializers: bool, keep_batchnorm: bool) -> list[str]:
-    """Returns one line a node of the canonical model: what it links, or why it is a barrier."""
-    from onnxprune import ir
-    from onnxprune.canonical import canonicalize_model
-    from onnxprune.channels.registry import links_of
-
-    source = ir.load(path)
-    if freeze_initializers:
-        ir.freeze_initializers(source)
-    model, _ = canonicalize_model(source, keep_batchnorm=keep_batchnorm)
-    ir.infer_shapes(model)
-    linked = (links_of(node, model.opset(ir.domain(node))) for node in model.graph.nodes)
-    return [f"{links.node} {links.op}: {links}" for links in linked]
 
 
 def _group(group: Group) -> dict[str, Any]:
