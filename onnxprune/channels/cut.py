@@ -47,11 +47,12 @@ class Cut:
         return ir.Constant(self._fresh(stem), array)
 
     def set_input(self, node: gs.Node, slot: int, values: np.ndarray | Sequence[int]) -> None:
-        """Gives this node a constant of its own in a slot: other nodes may share the old one."""
+        """Gives this node a constant of its own in a slot, of the old one's type: other nodes may share the old one."""
         while len(node.inputs) <= slot:
             node.inputs.append(gs.Variable.empty())
-        stem = node.inputs[slot].name or f"{ir.node_key(node)}.{slot}"
-        node.inputs[slot] = self.constant(stem, values)
+        old = node.inputs[slot]
+        array = np.asarray(values, old.dtype if old.name and not isinstance(values, np.ndarray) else None)
+        node.inputs[slot] = self.constant(old.name or f"{ir.node_key(node)}.{slot}", array)
 
     def set_ints(self, node: gs.Node, name: str, slot: int, values: Sequence[int]) -> None:
         """Rewrites a list of integers where the node has it: in its attribute, or in its input."""

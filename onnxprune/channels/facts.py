@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
-from onnxprune.channels.links import AxisRef, Barrier, Dim, Operand, Shape
+from onnxprune.channels.links import AxisRef, Barrier, Operand, Shape
 
 _DEPTH = 16  # a weight sits at most a few nodes (Cast, Transpose, DequantizeLinear) above its initializer
 
@@ -49,11 +49,6 @@ def static(tensor: gs.Tensor, axis: int) -> int:
     if dim is None:
         raise Barrier(f"{tensor.name}:{axis} has a dynamic size")
     return dim
-
-
-def matches(a: Dim, b: Dim) -> bool:
-    """Whether two dimensions are surely the same size."""
-    return a is not None and a == b
 
 
 def present(node: gs.Node, slot: int) -> gs.Tensor | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_graphsurgeon as gs
 
-from onnxprune.channels.facts import matches, rank, ref, shape
-from onnxprune.channels.links import Link, Pin, Tie
+from onnxprune.channels.facts import rank, ref, shape
+from onnxprune.channels.links import Link, Tie
 
 
 def pass_through(x: gs.Tensor, y: gs.Tensor, axes: Iterable[int] | None = None) -> Iterator[Link]:
@@ -25,13 +25,16 @@ def on_its_own(x: gs.Tensor) -> Iterator[Link]:
 def broadcast(operands: Sequence[gs.Tensor], y: gs.Tensor) -> Iterator[Link]:
     """Numpy broadcasting: an axis that spans the output's axis is tied to it; one of size 1 serves all elements.
 
-    Where an operand's size is unknown but the output's is not, the output keeps its size: the operand may span it.
+    An axis of unknown size may be either, so it is tied as well, which pins the output's axis.
     """
     for x in operands:
         offset = rank(y) - rank(x)
-        for axis, dim in enumerate(shape(x)):
-            out = shape(y)[axis + offset]
-            if isinstance(dim, int) and dim != 1 and matches(dim, out):
-                yield Tie(ref(x, axis), ref(y, axis + offset))
-            elif dim != 1 and isinstance(out, int):
-                yield Pin(ref(y, axis + offset), f"the size of {x.name}:{axis} is not known")
+        for axis in range(rank(x)):
+            yield from spanning(x, axis, y, axis + offset)
+
+
+def spanning(x: gs.Tensor, axis: int, y: gs.Tensor, out: int) -> Iterator[Link]:
+    """The tie of one axis that is broadcast, if it has to have one."""
+    length, span = shape(x)[axis], shape(y)[out]
+    if isinstance(span, int) and length != 1 and (length == span or not isinstance(length, int)):
+        yield Tie(ref(x, axis), ref(y, out))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
-from onnxprune.channels.facts import integer, is_weight, present, rank, ref, shape, size
-from onnxprune.channels.links import AxisRef, Contract, Link, Pin, Produce, Role, Tie
+from onnxprune.channels.facts import integer, is_weight, present, rank, ref, size
+from onnxprune.channels.links import Contract, Link, Produce, Role, Tie
 from onnxprune.channels.registry import op_rule
-from onnxprune.channels.rules.alike import broadcast
+from onnxprune.channels.rules.alike import broadcast, spanning
 
 
 @op_rule("Gemm")
@@ -63,15 +63,11 @@ def _summed(a: gs.Tensor, a_axis: int, b: gs.Tensor, b_axis: int) -> Iterator[Li
 
 def _batch(a: gs.Tensor, b: gs.Tensor, y: gs.Tensor) -> Iterator[Link]:
     lead = rank(y) - max(min(rank(a), 2) + min(rank(b), 2) - 2, 0)
+    between = not is_weight(a) and not is_weight(b)
     for operand in (a, b):
         own = max(rank(operand) - 2, 0)
         for axis in range(own):
-            out = axis + lead - own
-            dim = shape(operand)[axis]
-            if isinstance(dim, int) and dim != 1 and dim == shape(y)[out]:
-                axis_ref: AxisRef = ref(operand, axis)
-                yield Tie(axis_ref, ref(y, out))
-                if not is_weight(a) and not is_weight(b):
-                    yield Role(axis_ref, "head")
-            elif dim != 1 and isinstance(shape(y)[out], int):
-                yield Pin(ref(y, out), f"the size of {operand.name}:{axis} is not known")
+            ties = list(spanning(operand, axis, y, axis + lead - own))
+            yield from ties
+            if ties and between and size(operand, axis) is not None:
+                yield Role(ref(operand, axis), "head")
