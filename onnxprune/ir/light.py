@@ -25,8 +25,9 @@ def typed(model: Model) -> onnx.ModelProto:
     as hints for what lies behind operators without inference.
     """
     proto, heavy = _without_weights(model, fillable=False)
+    weights = {tensor.name for tensor in proto.graph.initializer} | {constant.name for constant in heavy}
     for info in (*proto.graph.value_info, *proto.graph.output):
-        if info.type.HasField("tensor_type"):
+        if info.type.HasField("tensor_type") and info.name not in weights:
             info.type.tensor_type.ClearField("shape")
     inputs = {info.name for info in proto.graph.input}
     for constant in heavy:
