@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "report": {"errors", "report"},
     "search": _SEARCH,
     "api": _SEARCH | {"api"},
-    "cli": {"errors", "sandbox", "report", "api", "cli"},
+    "cli": {"errors", "sandbox", "runtime_bench", "search", "report", "api", "cli"},
 }
 HEAVY = ("scipy", "onnxscript", "onnx", "onnxruntime", "onnx_graphsurgeon", "torch", "numpy", "networkx")
 LAZY_ONLY = ("scipy.optimize", "onnxscript", "onnxruntime.quantization", "torch", "matplotlib", "jinja2")
