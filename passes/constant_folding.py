@@ -14,9 +14,10 @@ from onnxprune import ir
 from onnxprune.ir.dtypes import from_numpy
 from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
 from passes.edits import Editor, is_standard
-from passes.evaluation import Budget, evaluate
+from passes.evaluation import Budget, evaluate, tensor_bytes
 from passes.shapes import refresh
 
+_SPARE_BYTES = 64 << 20
 RANDOM = frozenset(
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"]
 )
@@ -38,7 +39,7 @@ class ConstantFolding:
     initializers, integer divisions that trap, ``DequantizeLinear`` of a weight whose consumer also reads a
     dequantized activation (the pair is an int8 kernel) or of a 4-bit or blocked weight, results over the budget.
     Options: ``max_growth`` bytes (default 1 MiB) and ``max_ratio`` (default 4): a result may have at most
-    ``max_growth + max_ratio * bytes of its inputs`` bytes.
+    ``max_growth + max_ratio * bytes of its inputs`` bytes, all together 64 MiB and twice the model's own.
     References: ONNX operator specification, Constant, CastLike, QuantizeLinear.
     """
 
@@ -60,7 +61,8 @@ class ConstantFolding:
         functions = {(function.domain, function.name) for function in model.header.functions}
         refused: dict[int, Skip] = {}
         pending = [node for node in model.graph.nodes if node.outputs and _may_fold(node, functions)]
-        budget = Budget(self.max_growth, self.max_ratio)
+        stored = sum(tensor_bytes(tensor) for tensor in ir.initializers(model).values())
+        budget = Budget(self.max_growth, self.max_ratio, _SPARE_BYTES + 2 * stored)
         while wave := [node for node in pending if id(node) not in refused and _ready(editor, node, counts)]:
             values, failures = evaluate(model, wave, budget)
             refused.update((id(node), Skip(ir.node_key(node), reason)) for node, reason in failures)

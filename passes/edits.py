@@ -10,6 +10,9 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.ir.objects import Constant, Node, Variable
+from onnxprune.ir.stored import StoredSparse
+
+_DENSE_BYTES = 64 << 20
 
 
 class Editor:
@@ -32,11 +35,11 @@ class Editor:
 
     def constant(self, tensor: gs.Tensor) -> np.ndarray[Any, Any] | None:
         """Return the values of ``tensor`` when no caller can override them, else None."""
-        return None if tensor.name in self._overridable else ir.constant(tensor)
+        return None if tensor.name in self._overridable or _expands(tensor) else ir.constant(tensor)
 
     def is_constant(self, tensor: gs.Tensor) -> bool:
         """Tell whether :meth:`constant` has a value, without decoding it."""
-        return isinstance(tensor, gs.Constant) and tensor.name not in self._overridable
+        return isinstance(tensor, gs.Constant) and tensor.name not in self._overridable and not _expands(tensor)
 
     def only_use(self, tensor: gs.Tensor) -> Node | None:
         """Return the one node that reads ``tensor`` once, when nothing else needs the tensor."""
@@ -152,6 +155,12 @@ class Editor:
             yield node
         for item in self._after.get(id(node), ()):
             yield from self._around(item)
+
+
+def _expands(tensor: gs.Tensor) -> bool:
+    """Whether a sparse initializer is so large when dense that it is better left alone."""
+    stored = tensor._values if isinstance(tensor, gs.Constant) else None
+    return isinstance(stored, StoredSparse) and stored.nbytes > _DENSE_BYTES
 
 
 def _swap_output(node: Node, tensor: gs.Tensor) -> None:

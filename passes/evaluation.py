@@ -25,16 +25,23 @@ _EMBEDDED_ELEMENTS = 1024
 _FED_DTYPES = frozenset("?bBhHiIlLqQefdFD")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Budget:
-    """How large results may be: ``extra`` bytes plus ``ratio`` times the bytes of the inputs, each."""
+    """Bytes that results may have: each ``extra`` plus ``ratio`` times its inputs, all of them together ``left``.
+
+    The sum matters: forty concatenations of a tensor with itself are each harmless.
+    """
 
     extra: int
     ratio: int
+    left: float
 
-    def allows(self, result: float, inputs: int) -> bool:
-        """Tell whether a result of ``result`` bytes made from ``inputs`` bytes is allowed."""
-        return result <= self.extra + self.ratio * inputs
+    def take(self, result: float, inputs: int) -> bool:
+        """Tell whether a result of ``result`` bytes made from ``inputs`` bytes is allowed, and count it if so."""
+        if result > self.extra + self.ratio * inputs or result > self.left:
+            return False
+        self.left -= result
+        return True
 
 
 def evaluate(
@@ -81,9 +88,9 @@ def _within(
     refused: list[tuple[ir.Node, str]] = []
     sizes = _result_bytes(model, nodes)
     for node in nodes:
-        inputs = sum(_bytes(tensor) for tensor in node.inputs if tensor.name)
+        inputs = sum(tensor_bytes(tensor) for tensor in node.inputs if tensor.name)
         result = _expected_bytes(node, sizes)
-        if budget.allows(result, inputs):
+        if budget.take(result, inputs):
             kept.append(node)
         else:
             known = f"its result has {result:.0f} bytes"
@@ -100,7 +107,8 @@ def _expected_bytes(node: ir.Node, sizes: dict[str, int]) -> float:
     return result
 
 
-def _bytes(tensor: gs.Constant) -> int:
+def tensor_bytes(tensor: gs.Constant) -> int:
+    """Return the bytes of an initializer's elements in memory."""
     return math.prod(int(size) for size in tensor.shape) * max(int(np.dtype(tensor.dtype).itemsize), 1)
 
 
@@ -115,7 +123,9 @@ def _result_bytes(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, int]:
     for info in inferred.graph.output:
         tensor = info.type.tensor_type
         dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
-        if tensor.elem_type and tensor.HasField("shape") and min(dims, default=0) >= 0:
+        # the length of text cannot be told from its type
+        sized = tensor.elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+        if sized and tensor.HasField("shape") and min(dims, default=0) >= 0:
             sizes[info.name] = math.prod(dims) * _itemsize(tensor.elem_type)
     return sizes
 
