@@ -2,6 +2,7 @@
 
 from passes.quantization.api import choose_exclusions, fake_quantize_for_latency, quantizable, quantize
 from passes.quantization.dynamic_pass import QuantizeDynamic
+from passes.quantization.host import saturates
 from passes.quantization.scheme import Scheme
 from passes.quantization.sensitivity import float_prefixes, ranking, sensitivity
 from passes.quantization.static_pass import QuantizeStatic
@@ -16,5 +17,6 @@ __all__ = [
     "quantizable",
     "quantize",
     "ranking",
+    "saturates",
     "sensitivity",
 ]

@@ -66,7 +66,7 @@ def prepare(model: ir.Model) -> ir.Model:
 
 
 def simplify(model: ir.Model) -> None:
-    """Infers shapes and brings products and biases together, in place: the form whose node keys schemes speak of."""
+    """Infers shapes and joins products and biases, in place: the form whose node keys schemes speak of."""
     ir.infer_shapes(model)
     gemm.join_biases(model)
 

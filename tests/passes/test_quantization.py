@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.helper as oh
@@ -23,6 +25,7 @@ from passes.quantization import (
     quantizable,
     quantize,
     ranking,
+    saturates,
     sensitivity,
 )
 
@@ -112,7 +115,7 @@ def drift(model: ir.Model, other: ir.Model, seed: int = 77) -> float:
     return max(model_drift(model, other, inputs(model, 64, seed)).values())
 
 
-def kernels(model: ir.Model, tmp_path: object) -> list[str]:
+def kernels(model: ir.Model, tmp_path: Path) -> list[str]:
     """Operators that ONNX Runtime executes."""
     import onnxruntime as ort
 
@@ -135,7 +138,7 @@ def test_static_is_close_and_leaves_the_input_alone(width: int) -> None:
     assert [t.name for t in quantized.graph.outputs] == ["y"]
 
 
-def test_the_whole_residual_network_runs_in_8_bits(tmp_path: object) -> None:
+def test_the_whole_residual_network_runs_in_8_bits(tmp_path: Path) -> None:
     model = residual(16)
     found = kernels(quantize(model, inputs(model), RAW), tmp_path)
     assert found.count("QLinearConv") == 3
@@ -276,7 +279,7 @@ def test_the_latency_stand_in_has_the_same_structure() -> None:
         ]
 
 
-def test_dynamic_quantizes_gemm_and_matmul_only(tmp_path: object) -> None:
+def test_dynamic_quantizes_gemm_and_matmul_only(tmp_path: Path) -> None:
     model = chain()
     assert quantizable(model, "dynamic") == ["h", "y"]
     quantized = quantize(model, inputs(model), Scheme(kind="dynamic"))
@@ -291,7 +294,7 @@ def test_dynamic_quantizes_gemm_and_matmul_only(tmp_path: object) -> None:
     assert "ConvInteger" not in ops(dynamic)
 
 
-def test_a_static_product_takes_its_bias_along_and_ends_in_float(tmp_path: object) -> None:
+def test_a_static_product_takes_its_bias_along_and_ends_in_float(tmp_path: Path) -> None:
     model = chain()
     quantized = quantize(model, inputs(model), Scheme())
     assert kernels(quantized, tmp_path) == ["QuantizeLinear", "QGemm", "QGemm"]
@@ -354,3 +357,14 @@ def test_sensitivity_finds_the_fragile_node() -> None:
 def test_float_prefixes_are_nested_and_proper() -> None:
     model = residual()
     assert float_prefixes(model) == [("c0",), ("c0", "c1"), ("c0", "c1", "c2")]
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [("x86_64", "sse avx2", True), ("x86_64", "avx2 avx512_vnni", False), ("aarch64", "neon", False)],
+)
+def test_only_x86_without_vnni_saturates(tmp_path: Path, machine: str, flags: str, expected: bool) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    assert saturates(machine, info) is expected
+    assert saturates("x86_64", tmp_path / "absent") is False
