@@ -45,15 +45,20 @@ class _Step:
     matrix: np.ndarray
 
 
-def add_missing_biases(chosen: Sequence[gs.Node]) -> None:
-    """Gives chosen Conv and Gemm nodes without a bias one of zeros, which refinement can then fill; in place."""
+def plain_biases(chosen: Sequence[gs.Node]) -> None:
+    """Gives chosen Conv and Gemm nodes a bias of one axis, in place: zeros, which refinement can fill, where there is
+    none, and a flat copy where it has two axes, which the quantizer cannot take.
+    """
     for node in chosen:
-        if node.op not in ("Conv", "Gemm") or (len(node.inputs) > 2 and node.inputs[2].name):
+        if node.op not in ("Conv", "Gemm"):
             continue
-        weight = ir.constant(node.inputs[1])
-        if weight is not None:
+        bias = ir.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
+        if bias is None:
+            weight = np.asarray(ir.constant(node.inputs[1]))
             outputs = weight.shape[1] if node.op == "Gemm" and not node.attrs.get("transB", 0) else weight.shape[0]
-            node.inputs = [*node.inputs[:2], ir.Constant(f"{ir.node_key(node)}_bias", np.zeros(outputs, np.float32))]
+            bias = np.zeros((1, outputs), np.float32)
+        if bias.ndim != 1:
+            node.inputs = [*node.inputs[:2], ir.Constant(f"{ir.node_key(node)}_bias", bias.reshape(-1))]
 
 
 def refine(prepared: ir.Model, quantized: ir.Model, feeds: Feeds) -> None:

@@ -78,7 +78,7 @@ def build(prepared: ir.Model, spans: Mapping[str, qdq.Range], scheme: Scheme) ->
     if not chosen:
         raise ModelError("every node that could be quantized is excluded")
     qdq.own_constants(model, chosen)
-    refine.add_missing_biases(chosen)
+    refine.plain_biases(chosen)
     quantized = qdq.insert(model, chosen, qdq.shared_ranges(chosen, spans), scheme)
     tidy.tidy(quantized)
     ir.topological_sort(quantized)

@@ -294,6 +294,12 @@ def test_dynamic_quantizes_gemm_and_matmul_only(tmp_path: Path) -> None:
     assert "ConvInteger" not in ops(dynamic)
 
 
+def test_a_bias_of_two_axes_is_taken() -> None:
+    nodes = [oh.make_node("MatMul", ["x", "w"], ["m"]), oh.make_node("Add", ["b", "m"], ["y"])]
+    model = build(nodes, {"w": normal(0, 16, 6), "b": normal(1, 1, 6)}, ["n", 16], {"y": ["n", 6]})
+    assert drift(model, quantize(model, inputs(model), Scheme())) < 0.03
+
+
 def test_a_static_product_takes_its_bias_along_and_ends_in_float(tmp_path: Path) -> None:
     model = chain()
     quantized = quantize(model, inputs(model), Scheme())
