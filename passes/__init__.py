@@ -19,6 +19,8 @@ PASSES: dict[str, str] = {
     "deduplicate-initializers": "passes.deduplicate_initializers:DeduplicateInitializers",
     "flush-denormals": "passes.flush_denormals:FlushDenormals",
     "dead-code": "passes.dead_code:DeadCode",
+    "drop-branches": "passes.block_removal.removal:BlockRemoval",
+    "prune": "passes.structured_pruning.structured:StructuredPruning",
     "quantize-static": "passes.quantization:QuantizeStatic",
     "quantize-dynamic": "passes.quantization:QuantizeDynamic",
 }

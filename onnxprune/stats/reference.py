@@ -4,7 +4,9 @@ asked often.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,7 +53,7 @@ class Reference:
         self._budgets = _budgets(self.products, model, feeds, batch, threads, rows_a_column)
         self._memory, self._held = memory, 0
         self._parts: dict[str, list[Array | Path]] = {}
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._directory: Path | None = None
 
     def rows(self, call: int, batch: int, spatial: tuple[int, ...]) -> Array:
         """The sampled rows of call number ``call`` on this spatial shape, as flat indices over (batch, *spatial)."""
@@ -88,8 +90,9 @@ class Reference:
             return
         try:
             if self._directory is None:
-                self._directory = tempfile.TemporaryDirectory(prefix="onnxprune-")
-            path = Path(self._directory.name) / f"{len(self._parts)}-{call}.npy"
+                self._directory = Path(tempfile.mkdtemp(prefix="onnxprune-"))
+                weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+            path = self._directory / f"{len(self._parts)}-{call}.npy"
             np.save(path, rows)
         except OSError as error:
             raise FileSystemError(f"no room for temporary files in {tempfile.gettempdir()}: {error.strerror}") from None

@@ -1,5 +1,6 @@
 """Structured pruning: choose units, slice them out, and let what is left make up for them. See docs/compression.md."""
 
+from passes.structured_pruning.allocate import widths_for_macs
 from passes.structured_pruning.apply import delete, prune
 from passes.structured_pruning.compensate import CompensationReport, Options, compensate
 from passes.structured_pruning.criteria import CRITERIA
@@ -16,4 +17,5 @@ __all__ = [
     "delete",
     "keep_mask",
     "prune",
+    "widths_for_macs",
 ]
