@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
+from onnxprune.ir.captures import subgraphs
 from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.stored import StoredSparse
 
@@ -29,6 +31,7 @@ class Editor:
         self.fixed = self.outputs | self.captured
         self._overridable = {tensor.name for tensor in model.graph.inputs}
         self._names = {tensor.name for tensor in model.all_tensors()} | self.captured
+        self._inner = {name for node in model.graph.nodes for graph in subgraphs(node) for name in _written(graph)}
         self._before: dict[int, list[Node]] = {}
         self._after: dict[int, list[Node]] = {}
         self._dead: set[int] = set()
@@ -48,10 +51,13 @@ class Editor:
         node: Node = tensor.outputs[0]
         return node
 
-    def new_name(self, stem: str) -> str:
-        """Return ``stem``, or the first free ``stem_N``."""
+    def new_name(self, stem: str, *, from_subgraph: bool = False) -> str:
+        """Return ``stem``, or the first free ``stem_N``: a name that neither the graph nor a subgraph uses.
+
+        ``from_subgraph``: the name moves out of a subgraph, so that its use there does not count.
+        """
         name, number = stem, 0
-        while name in self._names:
+        while name in self._names or (name in self._inner and not from_subgraph):
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name)
@@ -157,6 +163,17 @@ class Editor:
             yield from self._around(item)
 
 
+def _written(graph: onnx.GraphProto) -> Iterable[str]:
+    """Names that a subgraph defines, nested ones included."""
+    for info in (*graph.input, *graph.initializer):
+        yield info.name
+    for node in graph.node:
+        yield from node.output
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _written(inner)
+
+
 def _expands(tensor: gs.Tensor) -> bool:
     """Whether a sparse initializer is so large when dense that it is better left alone."""
     stored = tensor._values if isinstance(tensor, gs.Constant) else None
@@ -168,19 +185,6 @@ def _swap_output(node: Node, tensor: gs.Tensor) -> None:
     for index, item in enumerate(node.outputs):
         if item is tensor:
             node.outputs[index] = Variable("")
-
-
-def static_shape(tensor: gs.Tensor) -> tuple[int, ...] | None:
-    """Return the shape of ``tensor`` when every dimension is a number, else None."""
-    shape = tensor.shape
-    if shape is None or not all(isinstance(size, (int, np.integer)) and size >= 0 for size in shape):
-        return None
-    return tuple(int(size) for size in shape)
-
-
-def rank(tensor: gs.Tensor) -> int | None:
-    """Return the rank of ``tensor`` when it is known."""
-    return None if tensor.shape is None else len(tensor.shape)
 
 
 def is_standard(node: Node, *ops: str) -> bool:

@@ -70,7 +70,7 @@ def _branch(editor: Editor, node: ir.Node) -> onnx.GraphProto | None:
 def _inline(editor: Editor, node: ir.Node, branch: onnx.GraphProto, known: dict[str, ir.Variable]) -> None:
     inner = [tensor.name for tensor in branch.initializer]
     inner += [name for item in branch.node for name in item.output if name]
-    names = {name: editor.new_name(name) for name in inner}
+    names = {name: editor.new_name(name, from_subgraph=True) for name in inner}
     tensors: dict[str, ir.Variable | ir.Constant] = {"": ir.Variable("")}
     for initializer in branch.initializer:
         tensors[initializer.name] = ir.Constant(names[initializer.name], store(initializer))
