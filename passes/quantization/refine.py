@@ -58,7 +58,7 @@ def plain_biases(chosen: Sequence[gs.Node]) -> None:
             outputs = weight.shape[1] if node.op == "Gemm" and not node.attrs.get("transB", 0) else weight.shape[0]
             bias = np.zeros((1, outputs), np.float32)
         if bias.ndim != 1:
-            node.inputs = [*node.inputs[:2], ir.Constant(f"{ir.node_key(node)}_bias", bias.reshape(-1))]
+            node.inputs = [*node.inputs[:2], ir.Constant(f"{ir.node_key(node)}__plain_bias", bias.reshape(-1))]
 
 
 def refine(prepared: ir.Model, quantized: ir.Model, feeds: Feeds) -> None:
