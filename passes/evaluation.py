@@ -69,7 +69,9 @@ def evaluate(
 
 
 def hazard(node: ir.Node) -> str:
-    """Return why evaluating ``node`` could kill the process, else an empty string."""
+    """Return why evaluating ``node`` could kill or hang the process, else an empty string."""
+    if "Conv" in node.op and any(0 in tensor.shape for tensor in node.inputs if tensor.name):
+        return "it convolves an empty tensor"
     if node.op not in ("Div", "Mod"):
         return ""
     dividend, divisor = (ir.constant(tensor) for tensor in node.inputs[:2])

@@ -19,6 +19,7 @@ from passes.symbolic.values import axes_of
 _SAME_ELEMENTS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _WHOLE_AXIS = np.iinfo(np.int64).max
 _FIRST_SLICE_WITH_INPUTS = 10
+_FIRST_FLATTEN_OF_ANY_TYPE = 9
 Bound = tuple[int, int, int]
 
 
@@ -39,7 +40,7 @@ class NormalizeOps:
     Requires: nothing; sizes are followed symbolically.
     Guarantees: outputs within the tolerance: a global pool may add in another order, all else is bit-equal.
     Leaves alone: reductions of one axis (a mean over the last one belongs to a normalisation), of batch or channels;
-    slices and gathers with computed bounds; types other than floating point in 1, 2 and 7.
+    slices and gathers with computed bounds; types other than float32 in 1, 2 and 7.
     Options: none.
     References: ONNX operator specification.
     """
@@ -97,7 +98,8 @@ class _Rewriter:
 
     def _is_float(self, node: ir.Node) -> bool:
         dtype = self.facts.types.get(node.inputs[0].name)
-        return dtype is not None and np.dtype(dtype) in (np.dtype(np.float32), np.dtype(np.float64))
+        # the global pools of common runtimes know no other type
+        return dtype is not None and np.dtype(dtype) == np.float32
 
     def _reduction(self, node: ir.Node) -> None:
         """Rewrite 1."""
@@ -113,7 +115,8 @@ class _Rewriter:
 
     def _insert_flatten(self, node: ir.Node, shape: list[int | Dim]) -> None:
         output = node.outputs[0]
-        pooled = ir.Variable(self.editor.new_name(f"{output.name}_pooled"), self.facts.types.get(output.name))
+        sizes = [size if isinstance(size, int) else None for size in shape]
+        pooled = ir.Variable(self.editor.new_name(f"{output.name}_pooled"), self.facts.types.get(output.name), sizes)
         node.outputs[0] = pooled
         self.facts.shapes[pooled.name] = list(shape)
         flatten = ir.Node("Flatten", "", {"axis": 1}, [pooled], [output])
@@ -131,6 +134,8 @@ class _Rewriter:
     def _flatten(self, node: ir.Node) -> None:
         """Rewrite 3."""
         before, after = self.facts.shape(node.inputs[0]), self.facts.shape(node.outputs[0])
+        if self.opset < _FIRST_FLATTEN_OF_ANY_TYPE and not self._is_float(node):
+            return
         if before is None or after is None or len(after) != 2 or len(before) < 3 or before[0] != after[0]:
             return
         self._become(node, "Flatten", node.inputs[:1])

@@ -141,6 +141,25 @@ def test_integer_divisions_that_trap_are_left_alone(apply, divisor, reason):
     assert [(skip.node, reason in skip.reason) for skip in done.result.skips] == [("q", True)]
 
 
+def test_an_empty_convolution_is_not_run(apply):
+    text = """agraph (float[1] x) => (float[1,0,1,1] y) <float[1,1,1,1] i = {1}, float[0,1,1,1] w = {}> {
+        c = Conv(i, w) y = Mul(c, x) }"""
+    done = apply(ConstantFolding(), text, runs=False)
+    assert [skip.reason for skip in done.result.skips] == ["it convolves an empty tensor"]
+
+
+def test_doubling_stops_at_the_budget_for_all_results_together():
+    body = "".join(f"t{k + 1} = Concat <axis = 0> (t{k}, t{k}) " for k in range(30))
+    text = f"agraph (float[1] x) => (float[A] y) <float[1024] t0> {{ {body} y = Mul(t30, x) }}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(1024, np.float32), "t0"))
+    del proto.graph.value_info[:]
+    model = ir.from_proto(proto)
+    result = ConstantFolding().run(model, PassContext())
+    assert 5 < result.counts["folded"] < 20
+    assert sum(tensor.values.nbytes for tensor in ir.initializers(model).values()) < 70 << 20
+
+
 def test_a_result_over_the_budget_is_left_alone(apply):
     text = """agraph (float[1] x) => (float[M,M] y) <int64[2] s = {2000, 2000}> {
         big = ConstantOfShape(s) y = Add(x, big) }"""

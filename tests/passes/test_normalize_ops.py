@@ -51,6 +51,11 @@ def test_other_pools_and_means_stay(apply, body):
     assert not done.result.modified
 
 
+def test_doubles_are_not_pooled(apply):
+    text = "agraph (double[N,3,4,4] x) => (double[N,3,1,1] y) { y = ReduceMean <axes = [2, 3]> (x) }"
+    assert not apply(NormalizeOps(), text).result.modified
+
+
 def test_integers_are_not_pooled(apply):
     text = "agraph (int64[N,3,4,4] x) => (int64[N,3,1,1] y) { y = ReduceMax <axes = [2, 3]> (x) }"
     assert not apply(NormalizeOps(), text).result.modified
