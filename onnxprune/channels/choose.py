@@ -78,7 +78,7 @@ class _State:
     def decide(self, number: int) -> set[int]:
         """Fixes the choice of a block; returns the blocks whose options may have shrunk."""
         options = self.options(number) or self.options(number, coarse=False)
-        atom = max(options, key=lambda each: self._worth(number, each), default=None)
+        atom = self._best(number, options)
         self.chosen[number] = atom
         varying = set(self.axes(number, atom)) if atom is not None else set()
         block, touched = self.blocks[number], set()
@@ -90,24 +90,32 @@ class _State:
                 touched.update(self.members[component])
         return touched - self.chosen.keys()
 
-    def _worth(self, number: int, atom: Atom) -> tuple[int, bool, int]:
-        """Wanted role first, then digits that weights can make, then the most units."""
-        axes = self.axes(number, atom)
-        components = [int(self.facts.component[axis]) for axis in axes]
-        role = next((self.facts.role[c] for c in components if c in self.facts.role), "")
-        created = any(c in self.facts.created for c in components)
-        return self.order[role], not created, min(self._units(axes[0], atom, 0), self._units(axes[1], atom, 1))
+    def _best(self, number: int, options: list[Atom]) -> Atom | None:
+        """Wanted role first, then digits that weights can make, then the most units, then the outermost."""
+        if len(options) < 2:
+            return options[0] if options else None
+        worth = [self._worth(number, atom) for atom in options]
+        rest = [atom for atom, value in zip(options, worth, strict=True) if value == max(worth)]
+        return rest[0] if len(rest) == 1 else max(rest, key=lambda atom: self._fewest_units(number, atom))
 
-    def _units(self, axis: int, atom: Atom, side: int) -> int:
-        """How many units the digit has, given what is tied already."""
-        stride = (atom.left_stride, atom.right_stride)[side]
+    def _worth(self, number: int, atom: Atom) -> tuple[int, bool]:
+        components = [int(self.facts.component[axis]) for axis in self.axes(number, atom)]
+        role = next((self.facts.role[c] for c in components if c in self.facts.role), "")
+        return self.order[role], not any(c in self.facts.created for c in components)
+
+    def _fewest_units(self, number: int, atom: Atom) -> int:
+        left, right = self.axes(number, atom)
+        return min(self._units(left, atom.left_stride, atom.size), self._units(right, atom.right_stride, atom.size))
+
+    def _units(self, axis: int, stride: int, size: int) -> int:
+        """How many units a digit has on an axis, given what is tied already."""
         labels = self.facts.labels(axis)
-        digit = digits(len(labels), stride, atom.size)
+        digit = digits(len(labels), stride, size)
         classes, inverse = np.unique(labels, return_inverse=True)
-        nodes = atom.size + len(classes)
-        edges = coo_array((np.ones(len(digit), np.int8), (digit, inverse + atom.size)), shape=(nodes, nodes))
+        nodes = size + len(classes)
+        edges = coo_array((np.ones(len(digit), np.int8), (digit, inverse + size)), shape=(nodes, nodes))
         count, group = connected_components(edges, directed=False)
-        blocked = np.unique(group[atom.size :][~self.facts.free[classes]])
+        blocked = np.unique(group[size:][~self.facts.free[classes]])
         return int(count - len(blocked))
 
 

@@ -6,6 +6,7 @@ block (a tie between tuples of axes) has as many ways to be pruned as it has ato
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def atoms(left: Sequence[int], right: Sequence[int]) -> list[Atom]:
 
     Empty when the sizes do not factor, as in (4, 6) -> (6, 4): then no axis can lose elements.
     """
-    bounds = sorted({*_strides(left), *_strides(right), int(np.prod(left, dtype=np.int64))})
+    bounds = sorted({*_strides(left), *_strides(right), math.prod(left)})
     if any(high % low for low, high in pairwise(bounds)):
         return []
     found = []
@@ -46,7 +47,7 @@ def digits(size: int, stride: int, atom: int) -> Ints:
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:
-    return [int(np.prod(sizes[i + 1 :], dtype=np.int64)) for i in range(len(sizes))]
+    return [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
 
 
 def _holder(sizes: Sequence[int], stride: int) -> tuple[int, int]:
@@ -101,7 +102,7 @@ def _product(dims: Sequence[Dim]) -> Product | None:
     if any(dim is None or dim == "" for dim in dims):
         return None
     numbers = [dim for dim in dims if isinstance(dim, int)]
-    return int(np.prod(numbers, dtype=np.int64)), tuple(sorted(dim for dim in dims if isinstance(dim, str)))
+    return math.prod(numbers), tuple(sorted(dim for dim in dims if isinstance(dim, str)))
 
 
 def _smaller(a: Product | None, b: Product | None) -> bool:

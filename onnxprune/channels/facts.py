@@ -10,7 +10,11 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.channels.links import AxisRef, Barrier, Operand, Shape
 
-_DEPTH = 16  # a weight sits at most a few nodes (Cast, Transpose, DequantizeLinear) above its initializer
+# what exporters and quantizers leave between an initializer and its use; anything else makes it an activation
+_REARRANGES = ("Concat", "Constant", "Expand", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose")
+_SCALES = ("Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sub", "Unsqueeze")
+_WEIGHT_OPS = frozenset((*_REARRANGES, *_SCALES))
+_LONGEST = 32
 
 
 def operand(tensor: gs.Tensor) -> Operand:
@@ -100,17 +104,15 @@ def parameter(node: gs.Node, name: str, slot: int) -> list[int] | None:
 
 
 def is_weight(tensor: gs.Tensor) -> bool:
-    """Whether the tensor is constant or computed from constants alone."""
-    if isinstance(tensor, gs.Constant):
-        return True
-    pending, seen = [(tensor, 0)], 0
+    """Whether the tensor is constant, or made from constants by a few operators that rearrange or scale them."""
+    pending, seen = [tensor], 0
     while pending:
-        each, depth = pending.pop()
-        seen += 1
+        each = pending.pop()
         if isinstance(each, gs.Constant) or not each.name:
             continue
         node = ir.producer(each)
-        if node is None or depth == _DEPTH or seen > _DEPTH * _DEPTH or ir.has_subgraph(node):
+        seen += 1
+        if node is None or node.op not in _WEIGHT_OPS or ir.domain(node) or seen > _LONGEST:
             return False
-        pending += [(source, depth + 1) for source in node.inputs]
+        pending += node.inputs
     return True
