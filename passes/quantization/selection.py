@@ -58,11 +58,12 @@ def select(model: ir.Model, exclude: frozenset[str] = frozenset()) -> list[gs.No
     """
     chosen = {ir.node_key(node) for node in contractions(model)} - exclude
     captured = ir.captured(model)
+    outputs = {tensor.name for tensor in model.graph.outputs}
     for node in model.graph.nodes:
-        if ir.node_key(node) not in exclude and _glue(node, captured) and _behind(node, chosen):
+        if ir.node_key(node) not in exclude and _glue(node, captured, outputs) and _behind(node, chosen):
             chosen.add(ir.node_key(node))
     useful = _before_contractions(model, chosen)
-    fixed = captured | {tensor.name for tensor in model.graph.outputs}
+    fixed = captured | outputs
     for node in model.graph.nodes:
         key = ir.node_key(node)
         if key in chosen - useful and not _is_contraction(node) and not _free(node, chosen, fixed):
@@ -97,9 +98,11 @@ def _gemm_bias_fits(node: gs.Node) -> bool:
     return plain and bias is not None and bias.shape in ((columns,), (1, columns))
 
 
-def _glue(node: gs.Node, captured: set[str]) -> bool:
+def _glue(node: gs.Node, captured: set[str], outputs: set[str]) -> bool:
     if ir.domain(node) or any(tensor.name in captured for tensor in (*node.inputs, *node.outputs)):
         return False
+    if node.op in CLAMPS and node.inputs[0].name in outputs:
+        return False  # the quantizer would give the output the range after the clamp
     if node.op == "Clip":
         return _clip_saturates(node)
     if node.op == "Gather":

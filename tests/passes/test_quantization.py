@@ -374,3 +374,27 @@ def test_only_x86_without_vnni_saturates(tmp_path: Path, machine: str, flags: st
     info.write_text(f"processor : 0\nflags\t\t: {flags}\n")
     assert saturates(machine, info) is expected
     assert saturates("x86_64", tmp_path / "absent") is False
+
+
+def test_tensors_that_subgraphs_and_outputs_need_survive() -> None:
+    """A Relu captured by a branch and a Conv that is a graph output keep their values under their names."""
+    branch = [
+        oh.make_graph(
+            [oh.make_node(op, ["r0"], [f"{op}_out"])], op, [], [oh.make_tensor_value_info(f"{op}_out", 1, None)]
+        )
+        for op in ("Neg", "Abs")
+    ]
+    nodes = [
+        oh.make_node("Conv", ["x", "w"], ["c0"], "one"),
+        oh.make_node("Relu", ["c0"], ["r0"]),
+        oh.make_node("Conv", ["r0", "w"], ["c1"], "two"),
+        oh.make_node("Relu", ["c1"], ["r1"]),
+        oh.make_node("Conv", ["r1", "w"], ["y"], "three"),
+        oh.make_node("If", ["flag"], ["z"], then_branch=branch[0], else_branch=branch[1]),
+    ]
+    weights = {"w": normal(0, 6, 6, 1, 1) * 2, "flag": np.array(True)}
+    shape: list[object] = ["n", 6, 5, 5]
+    model = build(nodes, weights, shape, {"y": shape, "c1": shape, "z": shape})
+    found = model_drift(model, quantize(model, inputs(model), Scheme()), inputs(model))
+    assert set(found) == {"y", "c1", "z"}
+    assert all(0.0 < value < 0.05 for value in found.values()), found
