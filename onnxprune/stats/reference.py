@@ -23,7 +23,7 @@ from onnxprune.stats.product import Product, products
 from onnxprune.stats.runner import run
 from onnxprune.stats.walk import live_bytes
 
-_IN_MEMORY = 384 << 20  # bytes of rows kept in memory; more goes to a temporary directory
+_IN_MEMORY = 320 << 20  # bytes of rows kept in memory; more goes to a temporary directory
 
 
 class Reference:
@@ -105,7 +105,7 @@ def bounded(model: ir.Model, feeds: Feeds, memory: int = _IN_MEMORY) -> Feeds:
     """
     first = next(feeds.take([0]).calls(1))
     shapes = ir.shapes_for(model, {name: array.shape for name, array in first.items()})
-    size = max(live_bytes(model, shapes) // (feeds.fixed_batch or 1), 1)
+    size = max(live_bytes(model, shapes, products(model)) // (feeds.fixed_batch or 1), 1)
     limit = max(memory // size, 1)
     if len(feeds) <= limit:
         return feeds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from onnxprune import ir
 from onnxprune.errors import ModelError
@@ -56,22 +56,23 @@ class Walk:
                 live[name] = value
 
 
-def live_bytes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> int:
-    """The most bytes of activations that a :class:`Walk` keeps between two parts, for one call of these ``shapes`` (4
-    bytes an element).
+def live_bytes(model: ir.Model, shapes: Mapping[str, Sequence[int]], at: Collection[str] | None = None) -> int:
+    """The most bytes of activations alive before any node, for one call of these ``shapes`` (4 bytes an element).
+
+    ``at``: keys of the nodes to look at, such as those where a :class:`Walk` stops; default all.
     """
     last: dict[str, int] = {}
     for place, node in enumerate(model.graph.nodes):
-        for name in reads(node):
-            last[name] = place
-    ends: dict[int, list[str]] = {}
-    for name, place in last.items():
-        ends.setdefault(place, []).append(name)
+        last.update((name, place) for name in reads(node))
     constants = ir.initializers(model)
     size = {name: 4 * math.prod(shape) for name, shape in shapes.items() if name not in constants}
+    ends: dict[int, int] = {}
+    for name, place in last.items():
+        ends[place] = ends.get(place, 0) + size.get(name, 0)
     now = most = sum(size.get(tensor.name, 0) for tensor in ir.feed_inputs(model))
     for place, node in enumerate(model.graph.nodes):
+        if at is None or ir.node_key(node) in at:
+            most = max(most, now)
         now += sum(size.get(tensor.name, 0) for tensor in node.outputs if tensor.name in last)
-        most = max(most, now)
-        now -= sum(size.get(name, 0) for name in ends.get(place, []))
+        now -= ends.get(place, 0)
     return most

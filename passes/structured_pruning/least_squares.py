@@ -13,7 +13,7 @@ import numpy as np
 from onnxprune.stats.arrays import Array
 
 _ROWS_AT_ONCE = 4096
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-3, 1e-2, 1e-1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ error that the other operand of a residual Add already carries is corrected by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -228,7 +228,17 @@ def _exact_tensors(dense: ir.Model, compressed: ir.Model, found: Mapping[str, Pr
             assert old is not None
             whole = old.inputs[1].shape[product.input_axis] == node.inputs[1].shape[product.input_axis]
         else:
-            whole = node.op not in _MIXING and not node.op.startswith("Reduce")
+            assert old is not None
+            mixing = node.op in _MIXING or node.op.startswith("Reduce")
+            whole = not mixing or _unchanged(old.inputs[0].shape, node.inputs[0].shape)
         if whole:
             exact.update(tensor.name for tensor in node.outputs)
     return exact
+
+
+def _unchanged(before: Sequence[object] | None, after: Sequence[object] | None) -> bool:
+    """Whether two shapes are known and agree in every fixed size."""
+    if before is None or after is None or len(before) != len(after):
+        return False
+    fixed = [(a, b) for a, b in zip(before, after, strict=True) if isinstance(a, int) or isinstance(b, int)]
+    return all(a == b for a, b in fixed)
