@@ -15,7 +15,7 @@ from onnxprune.stats import model_drift
 from passes.block_removal import Branch
 from passes.quantization import quantize
 from passes.structured_pruning.compensate import compensate
-from passes.verify_masking import Verdict, verify
+from passes.verify_masking import Verdict, Weights, verify
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     removed = work.graph.removals(keep)
     floating, alias = narrowed(work.base, work.graph, keep, gone)
     changed = bool(removed or gone)
+    # the slices first, with the original's weights; later the final weights, which prove no slicing
+    oracle = _proved(work, floating, removed, gone, "original") if work.options.verify and changed else None
     if work.options.compensate and changed:
         work.progress.stage("compensating")
         compensate(
             work.base, floating, removed, aliases=alias, reference=work.reference, statistics=work.statistics
         )
-    oracle = _proved(work, floating, removed, gone) if work.options.verify and changed else None
+        oracle = _proved(work, floating, removed, gone, "final") if work.options.verify else None
     compressed = floating
     if plan.scheme is not None:
         work.progress.stage("quantizing")
@@ -58,7 +60,11 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
 
 
 def _proved(
-    work: Workspace, floating: ir.Model, removed: Mapping[tuple[str, int], np.ndarray], gone: Sequence[Branch]
+    work: Workspace,
+    floating: ir.Model,
+    removed: Mapping[tuple[str, int], np.ndarray],
+    gone: Sequence[Branch],
+    weights: Weights,
 ) -> Verdict:
     work.progress.stage("proving", "the pruned model against the masked original")
     verdict = verify(
@@ -67,7 +73,7 @@ def _proved(
         removed,
         work.held,
         dropped=[branch_tensor(work.base, branch) for branch in gone],
-        weights="final" if work.options.compensate else "original",
+        weights=weights,
     )
     if not verdict:
         raise OnnxpruneError(f"the pruned model is not the masked original: {verdict.reason}; report this as a bug")

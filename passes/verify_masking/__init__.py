@@ -3,6 +3,6 @@
 from passes.verify_masking.check import VerifyMasking
 from passes.verify_masking.comparison import FLOAT32, FLOAT64, Tolerance
 from passes.verify_masking.plan import Plan, plan_of
-from passes.verify_masking.verify import Verdict, verify
+from passes.verify_masking.verify import Verdict, Weights, verify
 
-__all__ = ["FLOAT32", "FLOAT64", "Plan", "Tolerance", "Verdict", "VerifyMasking", "plan_of", "verify"]
+__all__ = ["FLOAT32", "FLOAT64", "Plan", "Tolerance", "Verdict", "VerifyMasking", "Weights", "plan_of", "verify"]

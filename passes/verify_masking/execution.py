@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,26 +25,61 @@ def run(model: onnx.ModelProto, calls: Iterable[Call], outputs: Sequence[str] = 
 
     Raises ModelError, in one line, when ONNX Runtime does not take the model or the feed.
     """
+    names = list(outputs) or [t.name for t in model.graph.output]
+    with _reported():
+        session = _session(with_outputs(model, names))
+        return [_run(session, names, call) for call in calls]
+
+
+def describe(
+    model: onnx.ModelProto, call: Call, names: Sequence[str]
+) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and element type of tensors in one call, without keeping their values: there may be many."""
+    twin = with_outputs(model, names)
+    if twin is model:
+        twin = onnx.ModelProto()
+        twin.CopyFrom(model)
+    with _reported():
+        types = [_DTYPES.get(output.type, np.float32) for output in _session(twin).get_outputs()]
+        del twin.graph.output[:]
+        for k, name in enumerate(names):
+            twin.graph.node.append(helper.make_node("Shape", [name], [f"{name}/shape{k}"]))
+            twin.graph.output.append(onnx.ValueInfoProto(name=f"{name}/shape{k}"))
+        found = _run(_session(twin), [t.name for t in twin.graph.output], call)
+    shapes = [tuple(int(n) for n in values) for values in found.values()]
+    return {name: (shape, np.dtype(dtype)) for name, shape, dtype in zip(names, shapes, types, strict=True)}
+
+
+_DTYPES = {"tensor(double)": np.float64, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
+           "tensor(int32)": np.int32, "tensor(bool)": np.bool_}  # fmt: skip
+
+
+def _session(model: onnx.ModelProto) -> Any:
     import onnxruntime as ort  # imported here: it is slow to load and only needed to run
 
-    names = list(outputs) or [t.name for t in model.graph.output]
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    results = []
+    with TemporaryDirectory() as folder:
+        source = _source(model, Path(folder))
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, names: Sequence[str], call: Call) -> dict[str, Array]:
+    wanted = {i.name for i in session.get_inputs()} | {i.name for i in session.get_overridable_initializers()}
+    feed = {name: array for name, array in call.items() if name in wanted}
+    return dict(zip(names, session.run(list(names), feed), strict=True))
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turns the runtime's failures into ModelErrors of one line."""
     try:
-        with TemporaryDirectory() as folder:
-            source = _source(with_outputs(model, names), Path(folder))
-            session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        wanted = {i.name for i in session.get_inputs()} | {i.name for i in session.get_overridable_initializers()}
-        for call in calls:
-            feed = {name: array for name, array in call.items() if name in wanted}
-            results.append(dict(zip(names, session.run(names, feed), strict=True)))
+        yield
     except _failures() as error:
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"ONNX Runtime cannot run the model: {text}") from error
-    return results
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -22,11 +22,12 @@ from onnxprune import ir
 from onnxprune.errors import ModelError
 from passes.verify_masking.comparison import FLOAT32, FLOAT64, Difference, Tolerance, first_difference, worst
 from passes.verify_masking.editor import Array, Shapes
-from passes.verify_masking.execution import Call, run, run_float64
+from passes.verify_masking.execution import Call, describe, run, run_float64
 from passes.verify_masking.masked import masked_original, measured_tensors
 from passes.verify_masking.plan import Plan, Removed, plan_of
 
 Weights = Literal["original", "final"]
+_BATCH = 8  # samples a call, where the model leaves it open
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Verdict:
 class HasCalls(Protocol):
     """Calibration inputs such as `onnxprune.stats.Feeds`."""
 
-    def calls(self) -> Iterable[Call]: ...
+    def calls(self, batch: int | None = None) -> Iterable[Call]: ...
 
 
 def verify(
@@ -119,7 +120,7 @@ def _proto(model: ir.Model | onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _calls(feeds: HasCalls | Iterable[Call], limit: int) -> list[Call]:
-    source = feeds.calls() if isinstance(feeds, HasCalls) else feeds
+    source = feeds.calls(_BATCH) if isinstance(feeds, HasCalls) else feeds
     calls = [call for call, _ in zip(source, range(limit), strict=False)]
     if not calls:
         raise ModelError("the oracle needs at least one input to run the models on")
@@ -133,8 +134,7 @@ def _measure(model: onnx.ModelProto, plan: Plan, calls: Sequence[Call], dropped:
         return {}
     fed = {name: (array.shape, array.dtype) for name, array in calls[0].items()}
     inner = [name for name in names if name not in fed]
-    values = run(model, calls[:1], inner)[0] if inner else {}
-    return fed | {name: (array.shape, array.dtype) for name, array in values.items()}
+    return fed | (describe(model, calls[0], inner) if inner else {})
 
 
 def _noise(model: onnx.ModelProto, plan: Plan, rng: np.random.Generator) -> dict[str, Array]:
