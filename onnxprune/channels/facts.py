@@ -70,6 +70,13 @@ def integer(node: gs.Node, name: str, default: int) -> int:
     return int(ir.attribute(node, name, default))
 
 
+def from_front(axis: int, count: int) -> int:
+    """An axis of `count` ones, counted from the front. Barrier where it is outside."""
+    if not -count <= axis < count:
+        raise Barrier(f"axis {axis} is outside of rank {count}")
+    return axis % count
+
+
 def axis_of(node: gs.Node, tensor: gs.Tensor, default: int) -> int:
     """The attribute `axis`, counted from the front."""
     axis, count = integer(node, "axis", default), rank(tensor)

@@ -20,6 +20,7 @@ from onnxprune.channels.links import AxisRef, Barrier, Link, Operand, OpLinks, T
 Rule = Callable[[gs.Node, int], Iterator[Link]]
 Hook = Callable[[gs.Node, int, Cut], None]
 
+MALFORMED = (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
 OLDEST_OPSET = 7
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 
@@ -90,6 +91,8 @@ def links_of(node: gs.Node, opset: int) -> OpLinks:
         _check(links, {o.name: o for o in (*inputs, *outputs)})
     except Barrier as barrier:
         return OpLinks(ir.node_key(node), node.op, inputs, outputs, (), barrier.reason)
+    except MALFORMED as error:  # too few operands, an axis or a permutation that the operand does not have
+        return OpLinks(ir.node_key(node), node.op, inputs, outputs, (), f"malformed {node.op}: {error}")
     return OpLinks(ir.node_key(node), node.op, inputs, outputs, links)
 
 

@@ -75,6 +75,10 @@ def test_links(case: str) -> None:
     assert links_of_case(case) == case.split(" => ")[1].strip()
 
 
+def test_no_case_is_malformed() -> None:
+    assert not [case for case in CASES if "malformed" in case]
+
+
 def test_every_op_with_a_rule_has_a_case() -> None:
     seen = {match["op"].rpartition(".")[2] for case in CASES if (match := HEAD.match(case.split(" => ")[0].strip()))}
     assert {op for _, op in channels.known_ops()} <= seen

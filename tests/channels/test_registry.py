@@ -67,6 +67,29 @@ def test_subgraph_is_a_barrier() -> None:
     assert "subgraph" in channels.links_of(model.graph.nodes[0], 17).barrier
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Conv", ["x"], {}),
+        ("Transpose", ["x"], {"perm": [0, 7]}),
+        ("Gather", ["x", "x"], {"axis": 9}),
+        ("Concat", ["x", "x"], {"axis": 2}),
+        ("Softmax", ["x"], {"axis": -5}),
+        ("Split", ["x"], {"axis": 2}),
+        ("DepthToSpace", ["x"], {"blocksize": 0}),
+        ("ReduceSum", ["x", "k"], {}),
+        ("Squeeze", ["x", "k"], {}),
+    ],
+)
+def test_malformed_nodes_are_barriers(op: str, inputs: list[str], attributes: dict[str, object]) -> None:
+    infos = [helper.make_tensor_value_info(name, 1, [2, 4]) for name in ("x", "y")]
+    nine = helper.make_tensor("k", TensorProto.INT64, [1], [9])
+    graph = helper.make_graph([helper.make_node(op, inputs, ["y"], **attributes)], "g", infos[:1], infos[1:], [nine])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert channels.links_of(model.graph.nodes[0], 17).barrier
+    assert not channels.analyze(model).groups
+
+
 @pytest.mark.parametrize("opset", [6, registry.NEWEST_OPSET + 1])
 def test_opset_out_of_range_is_a_barrier(opset: int) -> None:
     graph = helper.make_graph(
