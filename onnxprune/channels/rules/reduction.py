@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
-from onnxprune.channels.facts import axis_of, integer, parameter, rank, ref, size
+from onnxprune.channels.facts import axis_of, from_front, integer, parameter, rank, ref, size
 from onnxprune.channels.links import Barrier, Inexact, Link, Tie
 from onnxprune.channels.registry import op_rule
 from onnxprune.channels.rules.alike import pass_through
@@ -24,7 +24,7 @@ def reduce(node: gs.Node, opset: int) -> Iterator[Link]:
     axes = parameter(node, "axes", 1)
     if not axes:
         axes = [] if integer(node, "noop_with_empty_axes", 0) else list(range(rank(x)))
-    reduced = {axis % rank(x) for axis in axes}
+    reduced = {from_front(axis, rank(x)) for axis in axes}
     keep = bool(integer(node, "keepdims", 1))
     if rank(y) != (rank(x) if keep else rank(x) - len(reduced)):
         raise Barrier(f"{node.op} over {sorted(reduced)} does not fit the rank of {y.name}")

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.channels.cut import Cut, editable
-from onnxprune.channels.facts import integer, present, rank, ref, size, static
+from onnxprune.channels.facts import from_front, integer, present, rank, ref, size, static
 from onnxprune.channels.links import Barrier, Link, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
 from onnxprune.channels.rules.alike import pass_through
@@ -45,7 +45,7 @@ def _place(node: gs.Node, axis: int) -> int | None:
     if axes is None:
         return axis
     count = rank(node.inputs[0])
-    listed = [int(a) % count for a in axes]
+    listed = [from_front(int(a), count) for a in axes]
     return listed.index(axis) if axis in listed else None
 
 

@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.channels.cut import Cut, editable, shape_entries
 from onnxprune.channels.factors import atoms, blocks
-from onnxprune.channels.facts import attribute_ints, parameter, rank, ref, shape, size
+from onnxprune.channels.facts import attribute_ints, from_front, parameter, rank, ref, shape, size
 from onnxprune.channels.links import Barrier, Link, Pin, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
 
@@ -37,7 +37,7 @@ def squeeze(node: gs.Node, opset: int) -> Iterator[Link]:
         if any(not isinstance(dim, int) for dim in shape(wide)):
             raise Barrier("which axes have size 1 is not known")
         axes = [a for a, dim in enumerate(shape(wide)) if dim == 1]
-    ones = {axis % rank(wide) for axis in axes}
+    ones = {from_front(axis, rank(wide)) for axis in axes}
     rest = [a for a in range(rank(wide)) if a not in ones]
     if len(rest) != rank(narrow):
         raise Barrier(f"{node.op} leaves {len(rest)} axes, its operand has {rank(narrow)}")

@@ -9,7 +9,17 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.channels.cut import Cut
-from onnxprune.channels.facts import axis_of, constant_ints, is_weight, parameter, present, rank, ref, size
+from onnxprune.channels.facts import (
+    axis_of,
+    constant_ints,
+    from_front,
+    is_weight,
+    parameter,
+    present,
+    rank,
+    ref,
+    size,
+)
 from onnxprune.channels.links import Barrier, Ints, Link, Pin, Produce, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
 from onnxprune.channels.rules.alike import pass_through
@@ -41,7 +51,7 @@ def _slices(node: gs.Node, opset: int) -> dict[int, Ints | None]:
         if present(node, 4) is not None and steps is None:
             starts = None
     count = len(starts or ends or axes or [])
-    axes = list(range(count)) if axes is None else [axis % rank(x) for axis in axes]
+    axes = list(range(count)) if axes is None else [from_front(axis, rank(x)) for axis in axes]
     found: dict[int, Ints | None] = dict.fromkeys(axes)
     if starts is None or ends is None:
         return found
@@ -157,7 +167,7 @@ def _pads(node: gs.Node, opset: int) -> list[tuple[int, int]]:
     pads = parameter(node, "pads", 1 if opset >= 11 else 9) or []
     axes = list(range(rank(x)))
     if present(node, 3) is not None:
-        axes = [axis % rank(x) for axis in parameter(node, "axes", 3) or []]
+        axes = [from_front(axis, rank(x)) for axis in parameter(node, "axes", 3) or []]
     if len(pads) != 2 * len(axes):
         raise Barrier(f"Pad has {len(pads)} numbers for {len(axes)} axes")
     result = [(0, 0)] * rank(x)
@@ -174,7 +184,7 @@ def resize_pad(node: gs.Node, opset: int, cut: Cut) -> None:
     slot = 1 if opset >= 11 else 9
     axes = list(range(rank(x)))
     if present(node, 3) is not None:
-        axes = [axis % rank(x) for axis in parameter(node, "axes", 3) or []]
+        axes = [from_front(axis, rank(x)) for axis in parameter(node, "axes", 3) or []]
     for axis, (before, after) in enumerate(pads):
         if (before, after) != (0, 0) and (len(cut.gone(x, axis)) or len(cut.gone(y, axis))):
             pads[axis] = _new_pads(cut.kept(x, axis), cut.kept(y, axis) - before, x.shape[axis], before, after)
