@@ -92,7 +92,7 @@ class Reference:
             if self._directory is None:
                 self._directory = Path(tempfile.mkdtemp(prefix="onnxprune-"))
                 weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-            path = self._directory / f"{len(self._parts)}-{call}.npy"
+            path = self._directory / f"{list(self._parts).index(name)}-{call}.npy"
             np.save(path, rows)
         except OSError as error:
             raise FileSystemError(f"no room for temporary files in {tempfile.gettempdir()}: {error.strerror}") from None
