@@ -18,12 +18,11 @@ from onnxprune.stats import Feeds, model_drift, run
 from onnxprune.stats.columns import Sampler, columns, spatial
 from onnxprune.stats.moments import Moments
 from onnxprune.stats.product import Product, products
-from onnxprune.stats.walk import Walk, live_bytes
+from onnxprune.stats.walk import Walk
+from passes.quantization.budget import affordable
 from passes.quantization.rounding import rounded
 from passes.quantization.selection import CONTRACTIONS
 
-_BYTES = 128 << 20
-"""Live activations kept at most, which bounds how many samples are walked."""
 _SAMPLES = 32
 _BATCH = 8
 _ROWS_A_COLUMN = 8
@@ -68,18 +67,19 @@ def refine(prepared: ir.Model, quantized: ir.Model, feeds: Feeds) -> None:
     steps = _steps(prepared, quantized)
     if not steps:
         return
-    kept = min(len(feeds), _SAMPLES, _affordable(prepared, feeds))
+    kept = affordable(prepared, feeds, min(len(feeds), _SAMPLES))
+    batch = affordable(prepared, feeds, _BATCH, all_at_once=True)
     walked = feeds.take(np.linspace(0, len(feeds) - 1, kept, dtype=np.int64))
     weights = [(step.weight, step.weight.inputs[0]) for step in steps]
     biases = [(step.bias, step.bias.inputs[0]) for step in steps if step.bias is not None]
-    _walk(prepared, quantized, walked, steps)
+    _walk(prepared, quantized, walked, steps, batch)
     both = [(node, node.inputs[0]) for node, _ in (*weights, *biases)]
     variants = [both, [*both[: len(weights)], *biases], [*weights, *biases]]
     judges = feeds.take(np.linspace(0, len(feeds) - 1, min(len(feeds), 2 * kept), dtype=np.int64))
     drifts = []
     for variant in variants:
         _put(variant)
-        drifts.append(max(model_drift(prepared, quantized, judges, batch=_BATCH, threads=1).values(), default=0.0))
+        drifts.append(max(model_drift(prepared, quantized, judges, batch=batch, threads=1).values(), default=0.0))
     _put(variants[int(np.argmin(drifts))])
 
 
@@ -88,9 +88,9 @@ def _put(values: Sequence[tuple[gs.Node, gs.Tensor]]) -> None:
         node.inputs[0] = stored
 
 
-def _walk(prepared: ir.Model, quantized: ir.Model, feeds: Feeds, steps: Sequence[_Step]) -> None:
-    targets = _means(prepared, feeds, [step.product for step in steps if step.bias is not None])
-    walk = Walk(quantized, feeds, batch=_BATCH, threads=1)
+def _walk(prepared: ir.Model, quantized: ir.Model, feeds: Feeds, steps: Sequence[_Step], batch: int) -> None:
+    targets = _means(prepared, feeds, [step.product for step in steps if step.bias is not None], batch)
+    walk = Walk(quantized, feeds, batch=batch, threads=1)
     for step in steps:
         if step.product.size <= _LARGEST:
             _round_weights(step, walk, len(feeds))
@@ -121,13 +121,6 @@ def _dequantized(node: gs.Node, slot: int, dtype: type[np.integer]) -> gs.Node |
         return None
     values = ir.constant(source.inputs[0])
     return source if values is not None and values.dtype == dtype else None
-
-
-def _affordable(model: ir.Model, feeds: Feeds) -> int:
-    """How many samples fit the memory budget."""
-    call = next(iter(feeds.calls(1)))
-    size = live_bytes(model, ir.shapes_for(model, {name: value.shape for name, value in call.items()}))
-    return max(1, _BYTES // max(1, size))
 
 
 def _round_weights(step: _Step, walk: Walk, samples: int) -> None:
@@ -196,11 +189,11 @@ def _along(values: np.ndarray, rank: int, axis: int) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _means(model: ir.Model, feeds: Feeds, wanted: Sequence[Product]) -> Mapping[str, np.ndarray]:
+def _means(model: ir.Model, feeds: Feeds, wanted: Sequence[Product], batch: int) -> Mapping[str, np.ndarray]:
     axes = {product.output: product.channel_axis for product in wanted}
     found: dict[str, list[np.ndarray]] = {name: [] for name in axes}
     sizes: list[int] = []
-    for tensors in run(model, feeds, list(axes), batch=_BATCH, threads=1) if axes else ():
+    for tensors in run(model, feeds, list(axes), batch=batch, threads=1) if axes else ():
         sizes.append(max(values.size for values in tensors.values()))
         for name, axis in axes.items():
             found[name].append(_mean([tensors[name]], axis))

@@ -14,10 +14,12 @@ from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.stats import Feeds, Runner
 from passes.quantization import gemm, opset, qdq, ranges, refine, selection, tidy
+from passes.quantization.budget import affordable
 from passes.quantization.scheme import Scheme
 
 CALIBRATION_SAMPLES = 256
 LATENCY_SAMPLES = 2
+_BATCH = 32
 
 
 def quantize_static(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
@@ -50,7 +52,8 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
             "no node of the model can be quantized: it has no Conv, Gemm or MatMul with a constant float32 weight"
         )
     sampled = scheme.calibration != "minmax"
-    seen = ranges.observe(prepared, _some(feeds, CALIBRATION_SAMPLES), wanted, sampled=sampled)
+    batch = affordable(prepared, feeds, _BATCH, all_at_once=True)
+    seen = ranges.observe(prepared, _some(feeds, CALIBRATION_SAMPLES), wanted, sampled=sampled, batch=batch)
     return prepared, {
         name: ranges.choose(value, scheme.calibration, scheme.activation == "s8") for name, value in seen.items()
     }
