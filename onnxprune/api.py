@@ -4,7 +4,8 @@
     result.model            # onnx.ModelProto
     result.report["met"]    # the report as plain data
 
-Every function raises the errors of `onnxprune.errors`; one that ends a run (target not met, accuracy) carries the report as `error.report`.
+Every function raises the errors of `onnxprune.errors`; one that ends a run (target not met, accuracy) carries the
+report as `error.report`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from onnxprune.errors import OnnxpruneError
 from onnxprune.progress import Progress, SilentProgress
 from onnxprune.report import Report
 from onnxprune.search import compression, pruning
-from onnxprune.search.prepare import concrete_inputs, load_feeds, prepare, stored
+from onnxprune.search.prepare import concrete_inputs, load_feeds, stored
 from onnxprune.stats import model_drift
 
 __all__ = ["Result", "analyze", "benchmark", "canonicalize", "compare", "compress", "prune", "rules"]
@@ -58,9 +59,10 @@ def compress(
 ) -> Result:
     """Compresses a model to a measured latency target.
 
-    target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input name, an .npz or a folder.
-    evaluate: FUNC(session) -> float, higher is better. options: the fields of `onnxprune.search.compression.Request`, named like the options of the
-    command line (threads, batch, input_shapes, precision, drop_branches, max_drift, max_drop, seed, best_effort, ...).
+    target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input
+    name, an .npz or a folder. evaluate: FUNC(session) -> float, higher is better. options: the fields of
+    `onnxprune.search.compression.Request`, named like the options of the command line (threads, batch, input_shapes,
+    precision, drop_branches, max_drift, max_drop, seed, best_effort, ...).
 
     Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
     """
@@ -85,7 +87,8 @@ def prune(
     progress: Progress | None = None,
     **options: Any,
 ) -> Result:
-    """Prunes by `ratio` (fraction removed of every group), to `macs` (fraction left), or by `spec` (a JSON file or mapping of what stays).
+    """Prunes by `ratio` (fraction removed of every group), to `macs` (fraction left), or by `spec` (a JSON file or
+    mapping of what stays).
 
     No latency, no quantization. options: the fields of `onnxprune.search.pruning.Request`.
     """

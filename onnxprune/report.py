@@ -1,7 +1,7 @@
 """The report: what was asked, what was done, and what was measured, as data (`schema_version` 1, JSON).
 
-`removed` names tensors of the canonical model that `--dump-canonical` writes; with the indices it is enough to rebuild the masked oracle elsewhere,
-or to prune the same channels in the framework that trained the model.
+`removed` names tensors of the canonical model that `--dump-canonical` writes; with the indices it is enough to rebuild
+the masked oracle elsewhere, or to prune the same channels in the framework that trained the model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class TargetFacts:
 
 @dataclass(frozen=True)
 class LatencyFacts:
-    """Latency on one EP in milliseconds; `p50_upper95` is the one-sided 95 % bound of the P50, `raw_s` every kept run in seconds."""
+    """Latency on one EP in milliseconds; `p50_upper95` is the one-sided 95 % bound of the P50, `raw_s` every kept run
+    in seconds.
+    """
 
     p50_ms: float
     p90_ms: float

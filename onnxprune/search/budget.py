@@ -1,4 +1,6 @@
-"""Pruning to a share of the MACs: widths by the error that they cost at the outputs, and depth where the user allows it."""
+"""Pruning to a share of the MACs: widths by the error that they cost at the outputs, and depth where the user allows
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from passes.structured_pruning.obs import Curve
 
 
 def for_macs(work: Workspace, budget: float) -> tuple[Plan, dict[str, np.ndarray]]:
-    """The plan with the least predicted error whose MACs are at most `budget` times the base model's, and its keep masks.
+    """The plan with the least predicted error whose MACs are at most `budget` times the base model's, and its keep
+    masks.
 
     Raises TargetNotMetError where no plan is that small.
     """

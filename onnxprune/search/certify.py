@@ -1,4 +1,6 @@
-"""Certification: the finished model against the input model in fresh processes, with its number of blocks fixed beforehand."""
+"""Certification: the finished model against the input model in fresh processes, with its number of blocks fixed
+beforehand.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Certificate:
 
 
 def certify(work: Workspace, compressed: Path) -> Certificate:
-    """Measures input, lossless and compressed model interleaved, in fresh processes, on samples that the search did not use."""
+    """Measures input, lossless and compressed model interleaved, in fresh processes, on samples that the search did not
+    use.
+    """
     feeds = work.held.take(range(min(len(work.held), 8))).arrays
     found = []
     for target in work.targets:

@@ -1,8 +1,9 @@
 """Cuts a graph into clusters: a contraction and the cheap nodes that a runtime fuses into it.
 
-A cluster is what the latency table measures, in a small model of its own. A node that is elementwise or a normalisation joins the cluster of its
-latest producer, so that bias, activation, residual addition and normalisation are measured where the runtime computes them; every other node starts
-a cluster of its own. Nodes that only move shapes around are left out: they cost nothing that a width could change.
+A cluster is what the latency table measures, in a small model of its own. A node that is elementwise or a normalisation
+joins the cluster of its latest producer, so that bias, activation, residual addition and normalisation are measured
+where the runtime computes them; every other node starts a cluster of its own. Nodes that only move shapes around are
+left out: they cost nothing that a width could change.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph
 
-FOLLOWERS = frozenset(
-    """Abs Add BatchNormalization BiasGelu Cast Celu Clip Div Elu Erf Exp FastGelu Gelu HardSigmoid HardSwish InstanceNormalization LayerNormalization
-    LeakyRelu Log Max Min Mish Mul Neg PRelu Pow Reciprocal Relu Selu Sigmoid SkipLayerNormalization Softmax Softplus Softsign Sqrt Sub Tanh Where
-    QuickGelu RMSNormalization SimplifiedLayerNormalization""".split()
-)
-FREE = frozenset("Constant ConstantOfShape Flatten Identity Range Reshape Shape Size Squeeze Unsqueeze".split())
+_FOLLOWERS = """
+    Abs Add BatchNormalization BiasGelu Cast Celu Clip Div Elu Erf Exp FastGelu Gelu HardSigmoid HardSwish
+    InstanceNormalization LayerNormalization LeakyRelu Log Max Min Mish Mul Neg PRelu Pow QuickGelu RMSNormalization
+    Reciprocal Relu Selu Sigmoid SimplifiedLayerNormalization SkipLayerNormalization Softmax Softplus Softsign Sqrt Sub
+    Tanh Where
+"""
+_FREE = "Constant ConstantOfShape Flatten Identity Range Reshape Shape Size Squeeze Unsqueeze"
+FOLLOWERS = frozenset(_FOLLOWERS.split())
+FREE = frozenset(_FREE.split())
 
 
 @dataclass
@@ -67,7 +71,9 @@ def _groups_of_tensors(graph: ChannelGraph) -> dict[str, set[str]]:
 
 
 def extract(model: ir.Model, cluster: Cluster, shapes: Mapping[str, tuple[int, ...]]) -> ir.Model:
-    """The cluster as a model: activations from outside become inputs of these shapes, what others read (or nobody) becomes outputs."""
+    """The cluster as a model: activations from outside become inputs of these shapes, what others read (or nobody)
+    becomes outputs.
+    """
     inside = cluster.keys
     copies: dict[str, gs.Tensor] = {}
 

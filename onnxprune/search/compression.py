@@ -111,7 +111,7 @@ def physical_cores(logical: int) -> int:
 
 
 def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
-    """Compresses. Returns the model (None where it must not be written), the report, and the error the run ends with."""
+    """Compresses. Returns the model (None where it must not be written), the report, and the error that ends it."""
     if request.pipeline is None:
         request.search_options()
     made = targets(request.eps, request.threads, request.batch, {}, request.ep_options)
@@ -260,7 +260,9 @@ def _gate(request: Request, work: Workspace, outcome: Outcome, report: Report) -
             "give more calibration data, or raise --max-drift"
         )
     if done.worst_drift > WARN_DRIFT:
-        report.notes.append(f"warning: the outputs drift by {done.worst_drift:.3f}; check the metric that you care about")
+        report.notes.append(
+            f"warning: the outputs drift by {done.worst_drift:.3f}; check the metric that you care about"
+        )
     return None
 
 
@@ -305,4 +307,3 @@ def _pipeline(
     met = certificate.met(work.options.goal) if request.target_latency else True
     outcome = Outcome(met, done, certificate, None, (certificate.comparisons[0].baseline.timing.p50_ms * 1e-3,))
     return _conclude(request, prepared, work, outcome, report)
-

@@ -1,8 +1,9 @@
-"""The order in which residual branches are dropped, and what each drop costs: a greedy order measured on the network's outputs.
+"""The order in which residual branches are dropped, and what each drop costs: a greedy order measured on the network's
+outputs.
 
-All branches get a gate in one session (branch output · g + its mean · (1 - g)), so that a probe is one run and no new session. The mean stands for
-what least squares will do with the layer before the branch. Costs of several drops do not add up, hence the order is nested: the k-th entry is
-measured with the ones before it dropped.
+All branches get a gate in one session (branch output · g + its mean · (1 - g)), so that a probe is one run and no new
+session. The mean stands for what least squares will do with the layer before the branch. Costs of several drops do not
+add up, hence the order is nested: the k-th entry is measured with the ones before it dropped.
 """
 
 from __future__ import annotations

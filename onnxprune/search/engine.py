@@ -1,17 +1,16 @@
-"""The whole search: from a workspace to a finished and certified model, or to the proof that the target cannot be had."""
+"""The whole search: from a workspace to a finished and certified model, or to the proof that there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from onnxprune.errors import OnnxpruneError
 from onnxprune.search.certify import Certificate, certify
 from onnxprune.search.finish import Finished, finish
 from onnxprune.search.plan import Plan, keep_masks
 from onnxprune.search.pricing import scheme_name
 from onnxprune.search.refine import CLOSE, Candidate, SchemeSearch
-from onnxprune.search.schemes import SchemeOption, scheme_options
+from onnxprune.search.schemes import scheme_options
 from onnxprune.search.sensitivity import Sensitivity, measure_sensitivity
 from onnxprune.search.workspace import Workspace
 
@@ -20,7 +19,9 @@ ATTEMPTS = 3  # certifications: each later one aims lower by what the one before
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the search ends with. `floor`: the lowest measured ratio to the input model, worst target. `finished` is None only without best effort."""
+    """What the search ends with. `floor`: the lowest measured ratio to the input model, worst target. `finished` is
+    None only without best effort.
+    """
 
     met: bool
     finished: Finished | None
@@ -47,16 +48,16 @@ def search(work: Workspace) -> Outcome:
             return Outcome(True, done, certificate, None, baseline_s)
     sensitivity = measure_sensitivity(work)
     options = scheme_options(work)
-    searches = [
-        SchemeSearch(work, sensitivity, option.scheme, goal, baseline_s, option.error) for option in options
-    ]
+    searches = [SchemeSearch(work, sensitivity, option.scheme, goal, baseline_s, option.error) for option in options]
     return _best_of(work, sensitivity, searches, baseline_s)
 
 
 def _best_of(
     work: Workspace, sensitivity: Sensitivity, searches: Sequence[SchemeSearch], baseline_s: tuple[float, ...]
 ) -> Outcome:
-    """Refines schemes in the order of their predicted error, and stops at the first whose refined error the others cannot beat."""
+    """Refines schemes in the order of their predicted error, and stops at the first whose refined error the others
+    cannot beat.
+    """
     predicted: list[tuple[float, SchemeSearch]] = []
     for item in searches:
         item.prepare()
@@ -86,9 +87,7 @@ def _best_of(
     return outcome
 
 
-def _certified(
-    work: Workspace, sensitivity: Sensitivity, best: Candidate, baseline_s: tuple[float, ...]
-) -> Outcome:
+def _certified(work: Workspace, sensitivity: Sensitivity, best: Candidate, baseline_s: tuple[float, ...]) -> Outcome:
     finished = finish(work, best.plan, keep_masks(best.plan, sensitivity.curves))
     path = work.file(finished.compressed, "compressed")
     certificate = certify(work, path)

@@ -20,7 +20,9 @@ from passes.verify_masking import Verdict, Weights, verify
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished model: `compressed` as it will be written, `floating` before quantization, drift by output on held-out samples."""
+    """A finished model: `compressed` as it will be written, `floating` before quantization, drift by output on held-out
+    samples.
+    """
 
     plan: Plan
     compressed: ir.Model
@@ -37,7 +39,9 @@ class Finished:
 
 
 def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finished:
-    """Builds a plan for good. Raises OnnxpruneError where the oracle finds a difference: the model is then not to be used."""
+    """Builds a plan for good. Raises OnnxpruneError where the oracle finds a difference: the model is then not to be
+    used.
+    """
     gone = chosen_branches(work.branches, plan)
     removed = work.graph.removals(keep)
     floating, alias = narrowed(work.base, work.graph, keep, gone)
@@ -46,9 +50,7 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     oracle = _proved(work, floating, removed, gone, "original") if work.options.verify and changed else None
     if work.options.compensate and changed:
         work.progress.stage("compensating")
-        compensate(
-            work.base, floating, removed, aliases=alias, reference=work.reference, statistics=work.statistics
-        )
+        compensate(work.base, floating, removed, aliases=alias, reference=work.reference, statistics=work.statistics)
         oracle = _proved(work, floating, removed, gone, "final") if work.options.verify else None
     compressed = floating
     if plan.scheme is not None:

@@ -1,8 +1,8 @@
 """Predicts the latency of a plan: a sum over clusters from the latency table, calibrated on whole models.
 
-T = a + b · Σ table. The table holds what small models of one cluster take (`runtime_bench.latency_table` measures and caches them); `a` and `b` come
-from whole models measured in the same run, so that the cost of a session, of layout changes between clusters, and the speed of the machine today
-fall out.
+T = a + b · Σ table. The table holds what small models of one cluster take (`runtime_bench.latency_table` measures and
+caches them); `a` and `b` come from whole models measured in the same run, so that the cost of a session, of layout
+changes between clusters, and the speed of the machine today fall out.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class LocalGroup:
 
 @dataclass(frozen=True)
 class PricedCluster:
-    """The table keys of one cluster over a grid of widths of `axes`; with `minus`, only the difference to that key counts.
+    """The table keys of one cluster over a grid of widths of `axes`; with `minus`, only the difference to that key
+    counts.
 
     `grid`: the measured widths of each axis; `widths`: all of them, in between which latency is taken as linear.
     """
@@ -96,7 +97,9 @@ def _interpolated(values: np.ndarray, axis: int, grid: tuple[int, ...], widths: 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What must be in the table: priced clusters, and how to build the model of each key (called only for missing keys)."""
+    """What must be in the table: priced clusters, and how to build the model of each key (called only for missing
+    keys).
+    """
 
     priced: tuple[PricedCluster, ...]
     builders: Mapping[str, Build]
@@ -116,8 +119,9 @@ def plan_table(
 ) -> TablePlan:
     """The table entries of a whole graph in one scheme.
 
-    `shapes`: concrete shape of every tensor of `base`. `levels`: widths of each group, ascending. `branch_of`: node key -> index in the drop order.
-    `finish` turns the float model of a cluster into the scheme's form, `tag` names scheme and target in the keys.
+    `shapes`: concrete shape of every tensor of `base`. `levels`: widths of each group, ascending. `branch_of`: node key
+    -> index in the drop order. `finish` turns the float model of a cluster into the scheme's form, `tag` names scheme
+    and target in the keys.
     """
     priced: list[PricedCluster] = []
     builders: dict[str, Build] = {}
@@ -184,7 +188,9 @@ def _axes(names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def restricted(graph: ChannelGraph, sub: ir.Model) -> tuple[LocalGroup, ...]:
-    """The groups of the graph that touch tensors of a sub-model, cut to those tensors, in the order in which they appear there."""
+    """The groups of the graph that touch tensors of a sub-model, cut to those tensors, in the order in which they
+    appear there.
+    """
     order = {name: position for position, name in enumerate(_tensor_names(sub))}
     found: list[tuple[tuple[int, int], LocalGroup]] = []
     for group in graph.groups:
@@ -231,7 +237,9 @@ def _piece(
 
 
 def describe(sub: ir.Model, shapes: Mapping[str, tuple[int, ...]], removed: Mapping[AxisKey, int]) -> str:
-    """A key that two clusters share when they compute the same ops on the same shapes: readable head, hash of the whole."""
+    """A key that two clusters share when they compute the same ops on the same shapes: readable head, hash of the
+    whole.
+    """
     number = {name: index for index, name in enumerate(_tensor_names(sub))}
 
     def size(tensor: gs.Tensor) -> tuple[int, ...]:

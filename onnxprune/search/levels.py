@@ -1,7 +1,8 @@
 """The levels of every group: at most eight widths on the runtime's alignment, each with its error.
 
-An error is the square of the relative change of the final outputs. The curves of structured OBS say how errors grow inside a group; one or two probes
-a group (the whole network run with only that level swapped in) say what they are worth at the outputs.
+An error is the square of the relative change of the final outputs. The curves of structured OBS say how errors grow
+inside a group; one or two probes a group (the whole network run with only that level swapped in) say what they are
+worth at the outputs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ ALIGNMENTS = (64, 32, 16, 8, 4)
 
 
 def widths(group: Group, most: int = MOST_LEVELS) -> tuple[int, ...]:
-    """Ascending widths of a group, the full one last. Wide groups step by the coarsest alignment that still gives `most` levels."""
+    """Ascending widths of a group, the full one last. Wide groups step by the coarsest alignment that still gives
+    `most` levels.
+    """
     step = next((a for a in ALIGNMENTS if group.width >= a * most), 4 if group.width >= 16 else 1)
     step = max(int(np.lcm(step, group.multiple_of)), group.multiple_of)
     grid = [w for w in range(step, group.width, step) if w >= group.min_keep] + [group.width]

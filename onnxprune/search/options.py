@@ -13,9 +13,10 @@ PRECISIONS = ("fp32", "int8")
 class SearchOptions:
     """Everything a user can decide about a search.
 
-    goal: the latency target. precisions: what may be used. drop_branches: whether residual branches may go. criterion: of structured pruning.
-    max_drift: largest relative output error accepted (None: warn above 0.1, refuse above 0.5). probe_samples: samples of an error probe.
-    fitting_samples: samples that weights are fitted on, at most. rounds: of measure, correct, solve again. best_effort: give the best model though the target is not met.
+    goal: the latency target. precisions: what may be used. drop_branches: whether residual branches may go. criterion:
+    of structured pruning. max_drift: largest relative output error accepted (None: warn above 0.1, refuse above 0.5).
+    probe_samples: samples of an error probe. fitting_samples: samples that weights are fitted on, at most. rounds: of
+    measure, correct, solve again. best_effort: give the best model though the target is not met.
     """
 
     goal: LatencyTarget

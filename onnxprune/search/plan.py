@@ -1,4 +1,4 @@
-"""A plan: how many units of each group stay, which residual branches go, and the precision. Building it gives a model."""
+"""A plan: how many units of each group stay, which residual branches go, and the precision."""
 
 from __future__ import annotations
 

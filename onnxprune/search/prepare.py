@@ -1,4 +1,6 @@
-"""Before anything is searched: the model read, checked and brought to canonical form, the data checked, the shapes known."""
+"""Before anything is searched: the model read, checked and brought to canonical form, the data checked, the shapes
+known.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from pathlib import Path
 import onnx
 
 from onnxprune import ir
+from onnxprune.canonical import canonicalize_model
 from onnxprune.errors import DataError, UsageError
 from onnxprune.pipeline import PassContext, PassRecord
 from onnxprune.progress import Progress
 from onnxprune.stats import Feeds
-from onnxprune.canonical import canonicalize_model
 
 HELD_OUT = 0.125
 MOST_HELD = 256
@@ -44,7 +46,9 @@ def prepare(
     seed: int,
     progress: Progress,
 ) -> Prepared:
-    """Reads and canonicalises a model. Raises ModelError, DataError or UsageError, one line each, where that is impossible."""
+    """Reads and canonicalises a model. Raises ModelError, DataError or UsageError, one line each, where that is
+    impossible.
+    """
     progress.stage("reading", path.name)
     source = ir.load(path)
     ir.validate(path)
@@ -73,7 +77,8 @@ def load_feeds(
 def concrete_inputs(
     model: ir.Model, feeds: Feeds, batch: int, given: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...]]:
-    """The input shapes that latency is measured at: as given; else the data's sample shape with `batch` on an open first axis.
+    """The input shapes that latency is measured at: as given; else the data's sample shape with `batch` on an open
+    first axis.
 
     An open dimension that has a name takes one size in all inputs: giving it for one input gives it for all.
     """
@@ -88,9 +93,15 @@ def concrete_inputs(
     for name, tensor in inputs.items():
         sample = next(iter(feeds.calls(1)))[name].shape
         declared = tensor.shape if tensor.shape is not None else [None] * len(sample)
-        found[name] = tuple(given[name]) if name in given else tuple(
-            dim if isinstance(dim, int) and dim > 0 else named.get(dim, batch if axis == 0 and not feeds.entries else size)
-            for axis, (dim, size) in enumerate(zip(declared, sample, strict=True))
+        found[name] = (
+            tuple(given[name])
+            if name in given
+            else tuple(
+                dim
+                if isinstance(dim, int) and dim > 0
+                else named.get(dim, batch if axis == 0 and not feeds.entries else size)
+                for axis, (dim, size) in enumerate(zip(declared, sample, strict=True))
+            )
         )
     return found
 

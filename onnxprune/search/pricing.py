@@ -1,4 +1,4 @@
-"""Prices: the latency terms of every scheme on every target, from the table, and the form of a cluster in each scheme."""
+"""Prices: the latency terms of a scheme on a target, from the table, and the form of a cluster in each scheme."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def price(
     scheme: Scheme | None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[LatencyTerm, ...]:
-    """Latency terms of the base model in one scheme on the target of `table`. Clusters of excluded nodes are priced in float."""
+    """Latency terms of the base model in one scheme on the target of `table`. Clusters of excluded nodes are priced in
+    float.
+    """
     if scheme is not None and scheme.exclude:
         whole = _plan(work, levels, branch_of, replace(scheme, exclude=()))
         kept = _plan(work, levels, branch_of, None)
         plain, quantized = _terms(kept, table, tell), _terms(whole, table, tell)
         excluded = set(scheme.exclude)
         return tuple(
-            p if cluster.nodes & excluded else q
-            for p, q, cluster in zip(plain, quantized, whole.priced, strict=True)
+            p if cluster.nodes & excluded else q for p, q, cluster in zip(plain, quantized, whole.priced, strict=True)
         )
     return _terms(_plan(work, levels, branch_of, scheme), table, tell)
 
@@ -77,7 +78,7 @@ def _terms(plan: TablePlan, table: LatencyTable, tell: Callable[[str], None]) ->
 
 
 def _without_gaps(term: LatencyTerm) -> LatencyTerm:
-    """Levels that could not be measured cost as much as the dearest one that could, so that nothing is gained by them."""
+    """Levels that could not be measured cost as much as the dearest one that could: nothing is gained by them."""
     if np.isfinite(term.seconds).all():
         return term
     known = term.seconds[np.isfinite(term.seconds)]
@@ -85,7 +86,9 @@ def _without_gaps(term: LatencyTerm) -> LatencyTerm:
 
 
 def without_borders(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A quantized model whose inputs and outputs are the quantized tensors themselves, as between clusters of a whole model."""
+    """A quantized model whose inputs and outputs are the quantized tensors themselves, as between clusters of a whole
+    model.
+    """
     graph = proto.graph
     inputs = {value.name for value in graph.input}
     outputs = {value.name: value for value in graph.output}

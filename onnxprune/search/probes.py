@@ -1,7 +1,7 @@
 """What one level of one group does to the network's outputs, with nothing else changed.
 
-The level is swapped in as zeros: removed columns of every contraction become zero and the others take the closed-form weights of structured OBS (the
-bias takes the mean), so the graph keeps its shape and no node has to be resized.
+The level is swapped in as zeros: removed columns of every contraction become zero and the others take the closed-form
+weights of structured OBS (the bias takes the mean), so the graph keeps its shape and no node has to be resized.
 """
 
 from __future__ import annotations

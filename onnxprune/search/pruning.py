@@ -1,4 +1,6 @@
-"""`onnxprune prune`: structured pruning by a ratio, to a share of the MACs, or by a specification. No latency, no quantization."""
+"""`onnxprune prune`: structured pruning by a ratio, to a share of the MACs, or by a specification. No latency, no
+quantization.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +169,9 @@ def _from_spec(spec: str | Path | Mapping[str, Any], work: Workspace) -> Keep:
         if isinstance(wanted, int) and not isinstance(wanted, bool):
             if not group.min_keep <= wanted <= group.width:
                 raise DataError(f"{name}: a width must be {group.min_keep} to {group.width}, not {wanted}")
-            curves = curves or build_levels(work.base, work.graph, work.feeds, work.options.criterion, work.options.seed)
+            curves = curves or build_levels(
+                work.base, work.graph, work.feeds, work.options.criterion, work.options.seed
+            )
             keep[name] = keep_mask(curves[name], wanted)
         else:
             keep[name] = _mask(group, wanted)

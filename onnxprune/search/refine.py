@@ -1,8 +1,9 @@
 """Measure, correct, solve again: from predicted latencies to a plan whose measured latency lands just under the target.
 
-A round solves the integer programme for a budget of table seconds, builds the plan without compensation (latency does not depend on the values of
-weights), measures it against the input model, and moves the budget by what the prediction missed, inside the bracket of budgets known to fit and
-known not to. The last rounds give back: the largest plan that still fits wins.
+A round solves the integer programme for a budget of table seconds, builds the plan without compensation (latency does
+not depend on the values of weights), measures it against the input model, and moves the budget by what the prediction
+missed, inside the bracket of budgets known to fit and known not to. The last rounds give back: the largest plan that
+still fits wins.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ LARGEST_FACTOR = 3.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan that was measured: its latency over the input model's on every target, the predicted error, and the solution."""
+    """A plan that was measured: its latency over the input model's on every target, the predicted error, and the
+    solution.
+    """
 
     plan: Plan
     solution: Solution
@@ -45,7 +48,9 @@ class Candidate:
 
 @dataclass
 class SchemeSearch:
-    """The search in one scheme. `goal`: target ratios to the input model, `baseline_s`: its seconds, one entry a target."""
+    """The search in one scheme. `goal`: target ratios to the input model, `baseline_s`: its seconds, one entry a
+    target.
+    """
 
     work: Workspace
     sensitivity: Sensitivity
@@ -58,7 +63,9 @@ class SchemeSearch:
     tried: list[Candidate] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Prices every level from the table, and calibrates the sum on two whole models: full width, and half of everything."""
+        """Prices every level from the table, and calibrates the sum on two whole models: full width, and half of
+        everything.
+        """
         tell = self._tell("pricing levels")
         self.terms = tuple(
             price(self.work, table, self.sensitivity.levels, self.sensitivity.branch_of_node, self.scheme, tell)
@@ -73,9 +80,7 @@ class SchemeSearch:
         if half.level != full.level or half.dropped:
             points.append(self.measure(half))
         self.calibrations = tuple(
-            fit_calibration(
-                [p.solution.seconds[i] for p in points], [p.ratios[i] * self.baseline_s[i] for p in points]
-            )
+            fit_calibration([p.solution.seconds[i] for p in points], [p.ratios[i] * self.baseline_s[i] for p in points])
             for i in range(len(self.terms))
         )
 
@@ -134,8 +139,8 @@ class SchemeSearch:
     def refine(self) -> Candidate | None:
         """The candidate with the least predicted error that is measured to fit, or None.
 
-        `factor` scales the target for the prediction; what a round measures moves it, between the largest factor known to fit and the smallest
-        known not to.
+        `factor` scales the target for the prediction; what a round measures moves it, between the largest factor known
+        to fit and the smallest known not to.
         """
         factor, fits, misses = LANDING, 0.0, LARGEST_FACTOR
         for _ in range(self.work.options.rounds):
@@ -157,7 +162,7 @@ class SchemeSearch:
         return next((c for c in self.tried if c.plan == plan), None) or self.measure(solution)
 
     def best(self, share: float = CLOSE[1]) -> Candidate | None:
-        """The measured candidate with the least predicted error among those that take at most `share` of every target."""
+        """The measured candidate with the least predicted error that takes at most `share` of every target."""
         return min((c for c in self.tried if c.share(self.goal) <= share), key=lambda c: c.error, default=None)
 
     def floor(self) -> Candidate | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.search.depth import squared
@@ -19,7 +19,9 @@ TOLERABLE = 2e-3  # squared drift of quantization alone below which no node need
 
 @dataclass(frozen=True)
 class SchemeOption:
-    """A scheme, the squared drift that it alone costs, and its latency over the input model's at full width (worst target)."""
+    """A scheme, the squared drift that it alone costs, and its latency over the input model's at full width (worst
+    target).
+    """
 
     scheme: Scheme | None
     error: float
@@ -27,11 +29,15 @@ class SchemeOption:
 
 
 def scheme_options(work: Workspace) -> list[SchemeOption]:
-    """Float, and every quantized scheme that is worth it; static ones also with their most harmful nodes left in float."""
+    """Float, and every quantized scheme that is worth it; static ones also with their worst nodes left in float."""
     plain = SchemeOption(None, 0.0, max(work.ratios(work.base_file)))
     if "int8" not in work.options.precisions:
         return [plain]
-    candidates = [Scheme(kind="static", activation="u8"), Scheme(kind="static", activation="s8"), Scheme(kind="dynamic")]
+    candidates = [
+        Scheme(kind="static", activation="u8"),
+        Scheme(kind="static", activation="s8"),
+        Scheme(kind="dynamic"),
+    ]
     measured = [pair for scheme in candidates if (pair := _measured(work, scheme, plain.ratio)) is not None]
     static = min((pair for pair in measured if pair[0].kind == "static"), key=lambda pair: pair[1], default=None)
     options = [plain] if "fp32" in work.options.precisions else []

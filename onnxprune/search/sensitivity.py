@@ -87,4 +87,3 @@ def _branch_of(group: Group, branch_of_node: Mapping[str, int]) -> int | None:
     """The branch that holds every producer and consumer of a group, if one does."""
     homes = {branch_of_node.get(contraction.node) for contraction in group.contractions}
     return homes.pop() if len(homes) == 1 else None
-

@@ -1,16 +1,19 @@
 """One integer programme: the widths and the depth with the least error whose predicted latency fits every provider.
 
-Variables: a one-hot width `z[g, l]` a group; `d[k]` for the k-th branch of the drop order (a nested order: d[k+1] ≤ d[k]); for every term of the
-latency model a distribution `y` over the joint levels of the groups it touches, whose marginals are bounded by `z` and whose mass is 1, or 0 where
-the term lies in a dropped branch. `y` may stay continuous: with `z` and `d` integral its cheapest value is integral too.
+Variables: a one-hot width `z[g, l]` a group; `d[k]` for the k-th branch of the drop order (a nested order: d[k+1] ≤
+d[k]); for every term of the latency model a distribution `y` over the joint levels of the groups it touches, whose
+marginals are bounded by `z` and whose mass is 1, or 0 where the term lies in a dropped branch. `y` may stay continuous:
+with `z` and `d` integral its cheapest value is integral too.
 
-The formulation of joint input and output widths follows HALP (arXiv 2110.10811, eq. 4) with pairs in place of its grouped knapsack.
+The formulation of joint input and output widths follows HALP (arXiv 2110.10811, eq. 4) with pairs in place of its
+grouped knapsack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WidthChoice:
-    """The levels of one group: `widths` ascending (units kept), `error` of each (any unit, additive over groups), and the branch it lies in."""
+    """The levels of one group: `widths` ascending (units kept), `error` of each (any unit, additive over groups), and
+    the branch it lies in.
+    """
 
     group: str
     widths: tuple[int, ...]
@@ -30,7 +35,9 @@ class WidthChoice:
 
 @dataclass(frozen=True)
 class LatencyTerm:
-    """Seconds of one cluster of nodes, as an array over the levels of the one or two groups that it touches (0-d: constant)."""
+    """Seconds of one cluster of nodes, as an array over the levels of the one or two groups that it touches (0-d:
+    constant).
+    """
 
     groups: tuple[str, ...]
     seconds: Floats
@@ -39,7 +46,9 @@ class LatencyTerm:
 
 @dataclass(frozen=True)
 class Problem:
-    """What to choose from. `branch_error[k]`: added error of dropping branch k after branches 0..k-1. `terms` and `budget`: one entry a provider."""
+    """What to choose from. `branch_error[k]`: added error of dropping branch k after branches 0..k-1. `terms` and
+    `budget`: one entry a provider.
+    """
 
     choices: tuple[WidthChoice, ...]
     branch_error: tuple[float, ...]
@@ -49,7 +58,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """Level index of every group, how many branches of the order are dropped, and the predicted error and seconds (per provider)."""
+    """Level index of every group, how many branches of the order are dropped, and the predicted error and seconds (per
+    provider).
+    """
 
     level: Mapping[str, int]
     dropped: int
@@ -100,7 +111,9 @@ class _Programme:
 
 
 def _marginals(programme: _Programme, z: Mapping[str, range], term: LatencyTerm, drop: range) -> range:
-    """Adds the distribution of one term over its joint levels, and ties its marginals to the widths and its mass to the branch."""
+    """Adds the distribution of one term over its joint levels, and ties its marginals to the widths and its mass to the
+    branch.
+    """
     shape = term.seconds.shape
     y = programme.columns([0.0] * term.seconds.size, integral=False)
     index = np.arange(term.seconds.size).reshape(shape) + y.start
@@ -139,7 +152,7 @@ def solve(problem: Problem, *, seconds: float = 20.0, gap: float = 2e-3) -> Solu
     """The feasible choice with the least error, or None where no choice fits every budget."""
     programme = _Programme()
     drop = programme.columns(problem.branch_error, integral=True)
-    for earlier, later in zip(drop, drop[1:], strict=False):
+    for earlier, later in pairwise(drop):
         programme.row([later, earlier], [1.0, -1.0], -np.inf, 0.0)
     z: dict[str, range] = {}
     for choice in problem.choices:

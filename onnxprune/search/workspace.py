@@ -1,4 +1,4 @@
-"""What stays the same during one search: the model, its channel graph, the data, and where and how latency is measured."""
+"""What stays the same during one search: the model, its channel graph, the data, and how latency is measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from runtime_bench import Bench, LatencyTable, Target
 
 @dataclass
 class Workspace:
-    """One search. `original` is the file that the user gave, `base` the canonical model, `feeds` what the search sees, `held` what it does not."""
+    """One search. `original` is the file that the user gave, `base` the canonical model, `feeds` what the search sees,
+    `held` what it does not.
+    """
 
     original: Path
     base: ir.Model
