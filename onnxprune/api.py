@@ -11,7 +11,6 @@ report as `error.report`.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from onnxprune.progress import Progress, SilentProgress
 from onnxprune.report import Report
 from onnxprune.search import compression, pruning
 from onnxprune.search.prepare import concrete_inputs, load_feeds, stored
+from onnxprune.search.stopwatch import Stopwatch
 from onnxprune.stats import model_drift
 
 __all__ = ["Result", "analyze", "benchmark", "canonicalize", "compare", "compress", "prune", "rules"]
@@ -104,9 +104,9 @@ def _run(
     progress: Progress | None,
 ) -> Result:
     """Runs, writes the report first and the model last, and raises what the run ended with."""
-    begin = time.perf_counter()
-    model, facts, error = work(progress or SilentProgress())
-    facts.seconds = round(time.perf_counter() - begin, 3)
+    told = Stopwatch(progress or SilentProgress())
+    model, facts, error = work(told)
+    facts.seconds, facts.stages = round(told.seconds, 3), told.stages
     if report is not None:
         Path(report).write_text(facts.to_json(), encoding="utf-8")
     plain = facts.to_dict()
