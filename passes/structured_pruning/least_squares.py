@@ -55,7 +55,9 @@ class _Sums:
 
     def solve(self, centre: Array, ridge: float) -> Array:
         diagonal = np.einsum("gdd->gd", self.xx).mean(1)
-        damping = ridge * np.maximum(diagonal, 1e-30)[:, None, None] * np.eye(self.xx.shape[1])
+        # variances are differences of float32 products: below this they are noise, and may be negative
+        noise = 1e-6 * (np.square(self.mean_x).mean(1) + np.maximum(diagonal, 0))
+        damping = np.maximum(ridge * diagonal, noise + 1e-30)[:, None, None] * np.eye(self.xx.shape[1])
         right = self.tx + centre @ damping
         solved: Array = np.linalg.solve(self.xx + damping, right.swapaxes(1, 2)).swapaxes(1, 2)
         return solved

@@ -118,15 +118,18 @@ _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLO
 
 
 def _created_bias(node: onnx.NodeProto, values: Array, editor: Editor) -> Array:
+    """A bias over the original's output channels. Read off the plan for the output, else for the weight."""
     axis = _BIAS_AXIS.get(node.op_type)
     if axis is None:
         raise ModelError(f"the compressed model gives {node_key(node)} ({node.op_type}) a new constant input")
     flags = {a.name: int(a.i) for a in node.attribute if a.type == onnx.AttributeProto.INT}
     if node.op_type == "Gemm" and not flags.get("transB", 0):
         axis = 1
-    keep = editor.keep(node.input[1], axis)
-    if keep is not None and node.op_type == "ConvTranspose":
-        keep = np.tile(keep, flags.get("group", 1))
+    keep = editor.keep(node_key(node), 1)
+    if keep is None:
+        keep = editor.keep(node.input[1], axis)
+        if keep is not None and node.op_type == "ConvTranspose":
+            keep = np.tile(keep, flags.get("group", 1))
     if keep is None:
         return values
     full = np.zeros(keep.size, values.dtype)

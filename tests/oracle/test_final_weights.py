@@ -12,6 +12,7 @@ from onnxprune.stats import Feeds
 from passes.block_removal import branches, drop
 from passes.structured_pruning.apply import prune
 from passes.structured_pruning.compensate import compensate
+from passes.structured_pruning.least_squares import predict, solve
 from passes.verify_masking import verify
 
 
@@ -78,6 +79,36 @@ def test_compensated_model_is_its_masked_original(build, dropped: bool) -> None:
     assert not verify(original, small, removed, feeds, dropped=tensors).ok
     if gone:
         assert not verify(original, small, removed, feeds, weights="final").ok
+
+
+def test_constant_inputs_leave_the_weights_near_the_centre() -> None:
+    """Variances of constant columns are rounding noise, possibly negative: the fit must not divide by it."""
+    rng = np.random.default_rng(0)
+    x = np.full((1, 8, 5), 1.7, np.float32)
+    t = rng.standard_normal((1, 8, 3)).astype(np.float32)
+    centre = rng.standard_normal((1, 3, 5))
+    solution = solve(x, t, centre)
+    assert np.abs(solution.weights - centre).max() < 1
+    assert np.allclose(predict(x, solution.weights, solution.bias).mean(1), t.mean(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("group", [8, 2])
+def test_bias_created_for_a_grouped_transposed_convolution(group: int) -> None:
+    b = Builder(SeededChooser(5), 17)
+    x = b.input(4, 3, 6, 6)
+    y = b.op("Conv", [x, b.weight(8, 3, 1, 1), b.weight(8)], (4, 8, 6, 6))
+    z = b.op("ConvTranspose", [b.unary("Relu", y), b.weight(8, 2, 2, 2)], (4, 2 * group, 7, 7), group=group)
+    original = ir.from_proto(b.finish([b.op("Conv", [z, b.weight(3, 2 * group, 1, 1)], (4, 3, 7, 7))]))
+    ir.infer_shapes(original)
+    graph = channels.analyze(original)
+    keep = {g.name: random_keep(g, np.random.default_rng(0), 0.5) for g in graph.groups}
+    small = original.copy()
+    prune(small, graph, keep)
+    feeds = Feeds.synthetic(original, 16, 0)
+    compensate(original, small, graph.removals(keep), feeds)
+    assert any(node.op == "ConvTranspose" and len(node.inputs) == 3 for node in small.graph.nodes)
+    verdict = verify(original, small, graph.removals(keep), feeds, weights="final")
+    assert verdict.ok, verdict
 
 
 def _branch_tensor(model: ir.Model, branch) -> str:
