@@ -7,24 +7,47 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from graph_builder import SeededChooser
-from proving import prove_groups
+from proving import prove_final, prove_groups
 from random_graphs import random_feeds, random_model
+
+from onnxprune import canonicalize
+from passes.verify_masking import verify
+
+
+def _seeds(share: float) -> Iterator[int]:
+    """Seeds until this share of the budget is spent; at least one."""
+    budget = float(os.environ.get("ONNXPRUNE_FUZZ_SECONDS", "60"))
+    seed = int(os.environ.get("ONNXPRUNE_FUZZ_SEED", str(int(time.time()) % 1_000_000 * 1000)))
+    end = time.monotonic() + budget * share
+    yield seed
+    while time.monotonic() < end:
+        seed += 1
+        yield seed
 
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
 def test_fuzz_pruned_equals_masked() -> None:
-    budget = float(os.environ.get("ONNXPRUNE_FUZZ_SECONDS", "60"))
-    seed = int(os.environ.get("ONNXPRUNE_FUZZ_SEED", str(int(time.time()) % 1_000_000 * 1000)))
-    end, count = time.monotonic() + budget, 0
-    while count == 0 or time.monotonic() < end:
+    for seed in _seeds(0.6):
         rng = np.random.default_rng(seed)
         model = random_model(SeededChooser(seed), most=14)
         outcome = prove_groups(model, random_feeds(model, rng), rng, most=6)
         assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
-        seed, count = seed + 1, count + 1
-    print(f"{count} graphs")
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+def test_fuzz_canonical_compensated_and_shortened() -> None:
+    for seed in _seeds(0.4):
+        rng = np.random.default_rng(seed)
+        model = random_model(SeededChooser(seed), most=14, symbolic=False)
+        feeds = random_feeds(model, rng)
+        canonical = canonicalize(model)
+        assert verify(model, canonical, {}, feeds).ok, f"seed {seed}"
+        verdict = prove_final(canonical, feeds, rng)
+        assert verdict.ok, f"seed {seed}: {verdict}"

@@ -11,8 +11,12 @@ import onnx
 
 from onnxprune import channels, ir
 from onnxprune.channels import ChannelGraph, Group
+from onnxprune.stats import Feeds as Calibration
+from passes.block_removal import branches, drop
 from passes.structured_pruning.apply import prune
-from passes.verify_masking import Verdict, verify
+from passes.structured_pruning.compensate import compensate
+from passes.verify_masking import Verdict, Weights, verify
+from passes.verify_masking.plan import Removed
 
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 Feeds = Sequence[Mapping[str, np.ndarray]]
@@ -45,10 +49,7 @@ def prove(original: ir.Model, graph: ChannelGraph, keep: Masks, feeds: Feeds, *,
     small = original.copy()
     prune(small, graph, keep)
     removed = graph.removals(keep)
-    verdict = verify(original, small, removed, feeds)
-    if not verdict.ok and float64 and np.isfinite(verdict.error):
-        verdict = verify(original, small, removed, feeds, float64=True)
-    return verdict
+    return _decided(original, small, removed, feeds) if float64 else verify(original, small, removed, feeds)
 
 
 def prove_groups(proto: onnx.ModelProto, feeds: Feeds, rng: np.random.Generator, *, most: int = 3) -> Outcome:
@@ -67,3 +68,42 @@ def prove_groups(proto: onnx.ModelProto, feeds: Feeds, rng: np.random.Generator,
             outcome.failure, outcome.keep = verdict, keep
             break
     return outcome
+
+
+def prove_final(proto: onnx.ModelProto, feeds: Feeds, rng: np.random.Generator) -> Verdict:
+    """Prunes all groups, drops half of the residual branches, compensates, and verifies before and after that."""
+    original = ir.from_proto(proto)
+    ir.infer_shapes(original)
+    graph = channels.analyze(original)
+    keep = {g.name: mask for g in graph.groups if (mask := random_keep(g, rng)) is not None}
+    small = original.copy()
+    prune(small, graph, keep)
+    gone = [branch for branch in branches(small) if rng.random() < 0.5]
+    adds = {ir.node_key(node): node for node in original.graph.nodes}
+    dropped = [str(adds[branch.add].inputs[branch.operand].name) for branch in gone]
+    aliases = drop(small, gone)
+    ir.infer_shapes(small)
+    removed = graph.removals(keep)
+    verdict = _decided(original, small, removed, feeds, dropped, "original")
+    if verdict.ok:
+        noisy = {
+            n: np.concatenate([a + 0.1 * rng.standard_normal(a.shape) for _ in range(4)]) for n, a in feeds[0].items()
+        }
+        data = Calibration.from_arrays({n: a.astype(np.float32) for n, a in noisy.items()}, original)
+        compensate(original, small, removed, data, aliases=aliases)
+        verdict = _decided(original, small, removed, feeds, dropped, "final")
+    return verdict
+
+
+def _decided(
+    original: ir.Model,
+    small: ir.Model,
+    removed: Removed,
+    feeds: Feeds,
+    dropped: Sequence[str] = (),
+    weights: Weights = "original",
+) -> Verdict:
+    verdict = verify(original, small, removed, feeds, dropped=dropped, weights=weights)
+    if not verdict.ok and np.isfinite(verdict.error):
+        verdict = verify(original, small, removed, feeds, dropped=dropped, weights=weights, float64=True)
+    return verdict

@@ -11,8 +11,11 @@ from graph_builder import NEWEST_OPSET, Builder, Chooser
 OLDEST_OPSET = 9
 
 
-def random_model(choose: Chooser, most: int = 9) -> onnx.ModelProto:
-    """A valid model of 1 to `most` steps between a stem and a head; batch 2, float32, opset 9 to the newest."""
+def random_model(choose: Chooser, most: int = 9, *, symbolic: bool = True) -> onnx.ModelProto:
+    """A valid model of 1 to `most` steps between a stem and a head; batch 2, float32, opset 9 to the newest.
+
+    Some declare symbolic sizes, although parts of them work for batch 2 only, unless `symbolic` forbids it.
+    """
     b = Builder(choose, choose.integer(OLDEST_OPSET, NEWEST_OPSET))
     image = choose.integer(0, 2) > 0
     module = image_steps if image else sequence_steps
@@ -26,7 +29,8 @@ def random_model(choose: Chooser, most: int = 9) -> onnx.ModelProto:
     if choose.integer(0, 3) == 0:
         outputs.append(module.head(b, b.pick(b.live[1:])))
     unique = {o.name: o for o in outputs}
-    return b.finish(list(unique.values()), b.pick([[], [], ["N"], ["N"] if image else ["N", "T"]]))
+    symbols = b.pick([[], [], ["N"], ["N"] if image else ["N", "T"]])
+    return b.finish(list(unique.values()), symbols if symbolic else [])
 
 
 def random_feeds(model: onnx.ModelProto, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:

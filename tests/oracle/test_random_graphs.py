@@ -7,7 +7,7 @@ import onnx
 import pytest
 from graph_builder import SeededChooser
 from hypothesis import HealthCheck, given, settings
-from proving import prove_groups
+from proving import prove_final, prove_groups
 from random_graphs import random_feeds, random_model
 from strategies import models
 
@@ -46,6 +46,15 @@ def test_canonical_form_computes_the_same_and_prunes_right(seed: int) -> None:
     assert verify(model, canonical, {}, feeds).ok
     outcome = prove_groups(canonical, feeds, rng, most=2)
     assert outcome.failure is None, (outcome.failure, {k: np.flatnonzero(~v) for k, v in outcome.keep.items()})
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_compensated_and_shortened_graph(seed: int) -> None:
+    """Only models that run at any batch size that they declare: other batches than the generator's are fed here."""
+    model = random_model(SeededChooser(seed), most=12, symbolic=False)
+    rng = np.random.default_rng(seed)
+    verdict = prove_final(canonicalize(model), random_feeds(model, rng), rng)
+    assert verdict.ok, verdict
 
 
 def test_most_random_graphs_have_something_to_prune() -> None:
