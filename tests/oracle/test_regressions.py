@@ -446,3 +446,96 @@ def test_attention_with_dynamic_batch_and_length(granularity: str) -> None:
     model = b.finish([b.op("MatMul", [flat, b.weight(8, 6, fan_in=8)], (2, 5, 6))], ["N", "T"])
     widths = check(model, granularity=granularity)
     assert widths == ([2] if granularity == "head" else [4, 4])
+
+
+def _quantized(b: Builder, x: Value, out: int, axis: int | None, block: int = 0) -> Value:
+    """A convolution whose weight is int8 behind DequantizeLinear: per tensor, per channel, or in blocks of inputs."""
+    n, c, h, w = x.shape
+    values = b.constant(b.rng.integers(-127, 128, (out, c, 1, 1)).astype(np.int8))
+    if block:
+        scale = b.weight(out, c // block, 1, 1, offset=0.5)
+        weight = b.op("DequantizeLinear", [values, scale], (out, c, 1, 1), axis=1, block_size=block)
+    elif axis is None:
+        weight = b.op("DequantizeLinear", [values, b.weight(offset=0.5)], (out, c, 1, 1))
+    else:
+        size = (out, c)[axis % 4]
+        zero = b.constant(b.rng.integers(-5, 5, size).astype(np.int8))
+        weight = b.op("DequantizeLinear", [values, b.weight(size, offset=0.5), zero], (out, c, 1, 1), axis=axis)
+    scaled = b.op("Div", [x, b.constant(np.asarray(300.0, np.float32))], x.shape)
+    return b.op("Conv", [scaled, weight, b.weight(out)], (n, out, h, w))
+
+
+@pytest.mark.parametrize(("axis", "block"), [(None, 0), (0, 0), (-4, 0), (1, 0), (None, 2)])
+def test_quantized_weights(axis: int | None, block: int) -> None:
+    b = builder(21)
+    x = b.input(2, 4, 4, 4)
+    y = b.unary("Relu", _quantized(b, x, 8, None if block else 0))
+    model = b.finish([_quantized(b, y, 4, axis, block)])
+    check(model, 0 if block else 1)
+
+
+def test_quantized_activations() -> None:
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    y = conv(b, x, 6)
+    zero = b.constant(np.asarray(3, np.uint8))
+    for scale in (b.constant(np.asarray(0.05, np.float32)), b.weight(6, offset=0.05)):
+        size = b.constants[scale].shape
+        zeros = zero if not size else b.constant(np.full(size, 3, np.uint8))
+        code = b.op("QuantizeLinear", [y, scale, zeros], y.shape, axis=1)
+        y = b.op("DequantizeLinear", [code, scale, zeros], y.shape, axis=1)
+    check(b.finish([classify(b, y)]), 0)
+
+
+def test_constant_of_shape_and_type_of_another() -> None:
+    b = builder(15)
+    x = b.input(2, 4, 4, 4)
+    y, other = conv(b, x, 6), conv(b, x, 5)
+    fill = helper.make_tensor("fill", TensorProto.FLOAT, [1], [0.5])
+    made = b.op("ConstantOfShape", [b.ints([2, 6, 1, 1])], (2, 6, 1, 1), value=fill)
+    alike = b.op("CastLike", [b.binary("Add", y, made, y.shape), other], y.shape)
+    check(b.finish([classify(b, alike), classify(b, other)]), 2)
+
+
+@pytest.mark.parametrize("op", ["ReduceProd", "ReduceLogSum", "ReduceSumSquare"])
+def test_other_reductions(op: str) -> None:
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    y = b.unary("Sigmoid", conv(b, x, 5))
+    check(b.finish([classify(b, b.binary("Mul", y, b.reduce(op, y, [1]), y.shape))]))
+
+
+@pytest.mark.parametrize("op", ["Mean", "Min", "Max"])
+def test_variadic_with_three_operands(op: str) -> None:
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    y = b.op(op, [conv(b, x, 6), b.weight(6, 1, 1), conv(b, x, 1)], (2, 6, 4, 4))
+    assert check(b.finish([classify(b, y)])) == [6]
+
+
+def test_comparison_of_channels_with_a_vector() -> None:
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    y = conv(b, x, 6)
+    low, high = (b.op(op, [y, b.weight(1, 6, 1, 1)], y.shape) for op in ("LessOrEqual", "Greater"))
+    both = b.op("Xor", [low, b.op("Not", [high], y.shape)], y.shape)
+    z = b.op("Where", [b.op("Or", [both, high], y.shape), y, b.weight(6, 4, 4)], y.shape)
+    assert check(b.finish([classify(b, z)])) == [6]
+
+
+def test_swapped_batch_and_channels() -> None:
+    """After the transpose the channels are a batch: they are multiplied one by one, and still leave together."""
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    y = b.op("Transpose", [conv(b, x, 6)], (6, 2, 4, 4), perm=[1, 0, 2, 3])
+    z = b.op("MatMul", [y, b.weight(6, 1, 4, 4)], (6, 2, 4, 4))
+    back = b.op("Transpose", [z], (2, 6, 4, 4), perm=[1, 0, 2, 3])
+    check(b.finish([classify(b, back)]), 0)
+
+
+def test_convolution_over_a_batch_of_channels() -> None:
+    b = builder(13)
+    x = b.input(2, 4, 4, 4)
+    y = b.reshape(conv(b, x, 6), (12, 1, 4, 4), (12, 1, 4, 4))
+    z = b.op("Conv", [y, b.weight(1, 1, 3, 3), b.weight(1)], y.shape, pads=[1] * 4)
+    check(b.finish([classify(b, b.reshape(z, (2, 6, 4, 4), (2, 6, 4, 4)))]), 0)
