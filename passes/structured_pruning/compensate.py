@@ -17,6 +17,7 @@ from onnxprune.stats import Feeds, Product, Statistics
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.columns import columns, spatial, values_at
 from onnxprune.stats.reference import Reference
+from onnxprune.stats.row_norms import row_weights
 from onnxprune.stats.walk import Walk
 from passes.structured_pruning.least_squares import RIDGES, predict, solve
 from passes.structured_pruning.obs import absorbed
@@ -142,6 +143,7 @@ class _Work:
         x = np.concatenate(rows.columns, 1)
         others = {name: np.concatenate(parts) for name, parts in rows.others.items()}
         goal = np.concatenate([self._reference.at(plan.dense, call) for call in range(len(self._walk))])
+        weights = row_weights(goal) if plan.normalised else None
         goal = np.delete(goal, self._gone(plan), axis=1)
         chain = _Chain(plan.links, others)
         low = None if plan.low is None else goal <= plan.low
@@ -171,6 +173,7 @@ class _Work:
             held_out=held_out,
             project=project if low is not None or high is not None else None,
             rounds=self._options.rounds,
+            weights=weights,
         )
         bias = solution.bias if site is not None else start
         after = _relative(project, predict(x, solution.weights, bias))

@@ -39,14 +39,30 @@ class _Sums:
     tt: Array
 
     @staticmethod
-    def of(x: Array, t: Array, *, intercept: bool) -> _Sums:
+    def of(x: Array, t: Array, *, intercept: bool, weights: Array | None = None) -> _Sums:
+        """``weights``: one a row, of mean 1; None for equal ones."""
         count = max(x.shape[1], 1)
-        mean_x = x.mean(1, dtype=np.float64) if intercept else np.zeros((len(x), x.shape[2]))
-        mean_t = t.mean(1, dtype=np.float64) if intercept else np.zeros((len(t), t.shape[2]))
-        xx = _product(x, x) / count - mean_x[:, :, None] * mean_x[:, None, :]
-        tx = _product(t, x) / count - mean_t[:, :, None] * mean_x[:, None, :]
-        tt = np.square(t, dtype=np.float64).mean(1) - np.square(mean_t)
+        if weights is not None:
+            root = np.sqrt(weights).astype(x.dtype)[None, :, None]
+            weighed_x, weighed_t = x * root, t * root
+            mean_x, mean_t = (np.einsum("gnd,n->gd", part, weights, optimize=True) / count for part in (x, t))
+        else:
+            weighed_x, weighed_t = x, t
+            mean_x, mean_t = x.mean(1, dtype=np.float64), t.mean(1, dtype=np.float64)
+        if not intercept:
+            mean_x, mean_t = np.zeros_like(mean_x), np.zeros_like(mean_t)
+        xx = _product(weighed_x, weighed_x) / count - mean_x[:, :, None] * mean_x[:, None, :]
+        tx = _product(weighed_t, weighed_x) / count - mean_t[:, :, None] * mean_x[:, None, :]
+        tt = np.square(weighed_t, dtype=np.float64).mean(1) - np.square(mean_t)
         return _Sums(count, mean_x, mean_t, xx, tx, tt)
+
+    @staticmethod
+    def moved(old: _Sums, x: Array, t: Array, *, intercept: bool, weights: Array | None) -> _Sums:
+        """The sums for other targets on the same columns."""
+        heavy = t if weights is None else t * weights.astype(t.dtype)[None, :, None]
+        mean_t = heavy.mean(1, dtype=np.float64) if intercept else np.zeros_like(old.mean_t)
+        tx = _product(heavy, x) / old.count - mean_t[:, :, None] * old.mean_x[:, None, :]
+        return _Sums(old.count, old.mean_x, mean_t, old.xx, tx, old.tt)
 
     def error(self, weights: Array) -> float:
         """Mean squared error of these weights with the best bias, summed over outputs."""
@@ -83,6 +99,7 @@ def solve(
     held_out: Array | None = None,
     project: Callable[[Array], Array] | None = None,
     rounds: int = 0,
+    weights: Array | None = None,
 ) -> Solution:
     """Weights near ``centre`` that take the columns ``x`` to the targets ``t``.
 
@@ -92,21 +109,21 @@ def solve(
     ``rounds`` times, each followed by a new fit.
     """
     ridge = float(ridges[0])
+    heavy = None if weights is None else weights / weights.mean()
     if held_out is not None and len(ridges) > 1 and held_out.any() and not held_out.all():
-        fit = _Sums.of(x[:, ~held_out], t[:, ~held_out], intercept=intercept)
-        check = _Sums.of(x[:, held_out], t[:, held_out], intercept=intercept)
+        parts = [(rows, None if heavy is None else heavy[rows]) for rows in (~held_out, held_out)]
+        fit, check = (_Sums.of(x[:, rows], t[:, rows], intercept=intercept, weights=part) for rows, part in parts)
         ridge = min(ridges, key=lambda value: check.error(fit.solve(centre, value)))
-    sums = _Sums.of(x, t, intercept=intercept)
-    weights = sums.solve(centre, ridge)
-    bias = sums.mean_t - np.einsum("god,gd->go", weights, sums.mean_x)
+    sums = _Sums.of(x, t, intercept=intercept, weights=heavy)
+    found = sums.solve(centre, ridge)
+    bias = sums.mean_t - np.einsum("god,gd->go", found, sums.mean_x)
     for _ in range(rounds if project is not None else 0):
         assert project is not None
-        wanted = project(predict(x, weights, bias))
-        sums.mean_t = wanted.mean(1, dtype=np.float64) if intercept else sums.mean_t
-        sums.tx = _product(wanted, x) / sums.count - sums.mean_t[:, :, None] * sums.mean_x[:, None, :]
-        weights = sums.solve(centre, ridge)
-        bias = sums.mean_t - np.einsum("god,gd->go", weights, sums.mean_x)
-    return Solution(weights, bias, ridge)
+        wanted = project(predict(x, found, bias))
+        sums = _Sums.moved(sums, x, wanted, intercept=intercept, weights=heavy)
+        found = sums.solve(centre, ridge)
+        bias = sums.mean_t - np.einsum("god,gd->go", found, sums.mean_x)
+    return Solution(found, bias, ridge)
 
 
 def predict(x: Array, weights: Array, bias: Array) -> Array:

@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.stats import Product, products
 from onnxprune.stats.arrays import Array
+from onnxprune.stats.row_norms import is_divided
 
 _MIXING = frozenset({"LayerNormalization", "Softmax", "LogSoftmax", "GroupNormalization", "LpNormalization", "LRN"})
 
@@ -39,7 +40,8 @@ class Plan:
     """``terminal``: the compressed tensor that is compared with the tensor ``dense`` of the dense model.
 
     ``low``/``high``: the activation after the terminal is flat below and above these, so anything there will do.
-    ``rank``: place in the order of solving; contractions of one ``wave`` need nothing from each other.
+    ``normalised``: each row is divided by its own deviation next, so an error counts relative to that. ``rank``: place
+    in the order of solving; contractions of one ``wave`` need nothing from each other.
     """
 
     product: Product
@@ -48,6 +50,7 @@ class Plan:
     dense: str
     low: float | None
     high: float | None
+    normalised: bool
     rank: int
     wave: int
 
@@ -111,7 +114,7 @@ class _Planner:
             needs = [product.data, *(link.other for link in links if link.other is not None)]
             if max(self._latest.get(name, -1) for name in needs) >= first:
                 wave, first = wave + 1, rank
-            yield Plan(product, links, terminal, dense, low, high, rank, wave)
+            yield Plan(product, links, terminal, dense, low, high, is_divided(self._tensors[terminal]), rank, wave)
 
     def _untouched(self, product: Product, links: tuple[Link, ...], terminal: str, dense: str) -> bool:
         """Whether the target is met as things are: nothing upstream has changed, and the dense tensor is the
