@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What was asked for: kind "ratio" (of the baseline's P50), "seconds", "macs", "prune-ratio" or "none"."""
+    """What was asked for: kind "ratio" (of the baseline's P50), "seconds", "macs", "prune-ratio", "spec" or "none"."""
 
     kind: str
     value: float
@@ -165,5 +166,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_plain(item) for item in value]
     if hasattr(value, "item") and not isinstance(value, str | bytes):  # numpy scalars
-        return value.item()
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # strict JSON has no infinity: a bound that too few blocks can give, a drift that is not a number
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -80,7 +81,10 @@ def analyze(model: ir.Model, *, granularity: str = "head", freeze: str | None = 
     """
     if granularity not in GRANULARITIES:
         raise UsageError(f"granularity {granularity!r} is none of {', '.join(GRANULARITIES)}")
-    tables = collect(model, freeze)
+    try:
+        tables = collect(model, freeze)
+    except re.error as error:
+        raise UsageError(f"freeze {freeze!r} is not a regular expression: {error}") from None
     return ChannelGraph(tables, solve(tables, granularity))
 
 

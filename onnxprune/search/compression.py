@@ -11,24 +11,24 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxprune import channels, ir
+from onnxprune import ir
 from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
-from onnxprune.report import DriftFacts, EvalFacts, Report, TargetFacts
+from onnxprune.report import EvalFacts, Report, TargetFacts
 from onnxprune.search import facts
+from onnxprune.search.certify import Certificate, certify
 from onnxprune.search.engine import Outcome, search
+from onnxprune.search.finish import Finished
 from onnxprune.search.options import PRECISIONS, SearchOptions
-from onnxprune.search.prepare import Prepared, prepare, split
-from onnxprune.search.pricing import scheme_name
+from onnxprune.search.plan import Plan
+from onnxprune.search.prepare import Prepared, prepare
 from onnxprune.search.workspace import Workspace
+from onnxprune.stats import model_drift
 from onnxprune.units import parse_target
-from passes.block_removal import branches
-from runtime_bench import Bench, LatencyTable, Target, versions
-from runtime_bench.host import host
+from runtime_bench import Bench, LatencyTable, Target
 
-WARN_DRIFT, REFUSE_DRIFT = 0.1, 0.5
-DRIFT_METRIC = "relative output error on held-out samples"
+REFUSE_DRIFT = 0.5
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,9 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
     )
     made = [replace(target, shapes=tuple(prepared.input_shapes.items())) for target in made]
     _dump(request, prepared)
-    report = _report(request, prepared, made)
+    goal = parse_target(request.target_latency) if request.target_latency else None
+    asked = TargetFacts(goal.kind if goal else "none", goal.value if goal else 0.0, tuple(t.alias for t in made))
+    report = facts.new_report(prepared, asked, request.seed)
     if prepared.feeds.synthetic:
         report.notes.append("no calibration data: synthetic inputs were used, so drift says little about real data")
         progress.decide(report.notes[-1])
@@ -146,18 +148,6 @@ def _dump(request: Request, prepared: Prepared) -> None:
         Path(request.dump_ir).write_text(ir.text(prepared.base), encoding="utf-8")
 
 
-def _report(request: Request, prepared: Prepared, made: Sequence[Target]) -> Report:
-    goal = parse_target(request.target_latency) if request.target_latency else None
-    return Report(
-        model=facts.model_facts(prepared.source, request.path, prepared.input_shapes, str(request.path)),
-        target=TargetFacts(goal.kind if goal else "none", goal.value if goal else 0.0, tuple(t.alias for t in made)),
-        seed=request.seed,
-        host=host(),
-        versions=versions(),
-        passes=facts.pass_facts(prepared.records),
-    )
-
-
 def _workspace(
     request: Request,
     prepared: Prepared,
@@ -166,30 +156,19 @@ def _workspace(
     progress: Progress,
     stack: contextlib.ExitStack,
 ) -> Workspace:
-    feeds, held = split(prepared.feeds, request.seed)
-    progress.stage("analysing")
-    graph = channels.analyze(prepared.base, granularity=request.granularity, freeze=request.freeze)
-    base_file = folder / "lossless.onnx"
-    ir.save(prepared.base, base_file, overwrite=True)
-    arrays = held.take(range(min(len(held), 8))).arrays
-    benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
-    tables = [LatencyTable(bench, cache_dir=request.cache_dir, file=request.latency_table) for bench in benches]
-    goal = request.target_latency or "0.99x"
-    return Workspace(
-        original=request.path,
-        base=prepared.base,
-        base_file=base_file,
-        graph=graph,
-        branches=branches(prepared.base, prepared.shapes),
-        feeds=feeds,
-        held=held,
-        shapes=prepared.shapes,
-        options=replace(request, target_latency=goal).search_options(),
-        progress=progress,
+    options = replace(request, target_latency=request.target_latency or "0.99x").search_options()
+    work = Workspace.of(
+        prepared,
+        options,
+        granularity=request.granularity,
+        freeze=request.freeze,
         folder=folder,
-        benches=benches,
-        tables=tables,
+        progress=progress,
     )
+    arrays = work.held.take(range(min(len(work.held), 8))).arrays
+    work.benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
+    work.tables = [LatencyTable(each, cache_dir=request.cache_dir, file=request.latency_table) for each in work.benches]
+    return work
 
 
 def _conclude(
@@ -202,8 +181,10 @@ def _conclude(
         report.floor = {target.alias: outcome.floor for target in work.targets}
     if outcome.finished is None:
         return None, report, _not_met(work, outcome)
-    _fill(prepared, work, outcome, report)
-    error = _gate(request, work, outcome, report)
+    path = facts.fill_result(report, prepared, work, outcome.finished)
+    if outcome.certificate is not None:
+        _fill_latency(report, work.targets, outcome.certificate)
+    error = _gate(request, work, outcome.finished, path, report)
     if error is None and not outcome.met:
         error = _not_met(work, outcome)
     keep = error is None or (request.best_effort and isinstance(error, TargetNotMetError))
@@ -212,39 +193,19 @@ def _conclude(
     return (outcome.finished.compressed if keep else None), report, (None if keep else error)
 
 
-def _fill(prepared: Prepared, work: Workspace, outcome: Outcome, report: Report) -> None:
-    done = outcome.finished
-    assert done is not None
-    path = work.file(done.compressed, "output")
-    report.output = facts.model_facts(done.compressed, path, prepared.input_shapes, None)
-    report.macs_ratio = report.output.macs / max(report.model.macs, 1)
-    report.params_ratio = report.output.params / max(report.model.params, 1)
-    report.groups = facts.group_facts(work.graph, done.keep)
-    report.dropped_branches = done.plan.dropped
-    report.scheme = scheme_name(done.plan.scheme)
-    report.float_nodes = done.plan.scheme.exclude if done.plan.scheme else ()
-    report.drift = DriftFacts(DRIFT_METRIC, done.worst_drift, dict(done.drift), bool(work.feeds.synthetic))
-    report.opset = (prepared.source.opset(), done.compressed.opset())
-    if report.opset[0] != report.opset[1]:
-        report.notes.append(f"the opset was raised from {report.opset[0]} to {report.opset[1]}")
-    if done.oracle is not None:
-        report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
-    for target, comparison in zip(
-        work.targets, outcome.certificate.comparisons if outcome.certificate else (), strict=False
-    ):
+def _fill_latency(report: Report, targets: Sequence[Target], certificate: Certificate) -> None:
+    for target, comparison in zip(targets, certificate.comparisons, strict=True):
         report.baseline[target.alias] = facts.latency_facts(comparison.arms[0])
         report.lossless[target.alias] = facts.latency_facts(comparison.arms[1])
         report.result[target.alias] = facts.latency_facts(comparison.arms[2])
         report.speedup[target.alias] = facts.speedup_facts(comparison.arms[2])
 
 
-def _gate(request: Request, work: Workspace, outcome: Outcome, report: Report) -> OnnxpruneError | None:
+def _gate(request: Request, work: Workspace, done: Finished, path: Path, report: Report) -> OnnxpruneError | None:
     """The accuracy gate: the user's metric where there is one, else the drift."""
-    done = outcome.finished
-    assert done is not None
     if request.evaluate is not None:
         work.progress.stage("evaluating")
-        before, after = (_evaluated(request, path) for path in (work.original, work.folder / "output.onnx"))
+        before, after = (_evaluated(request, model) for model in (work.original, path))
         report.eval = EvalFacts(getattr(request.evaluate, "__name__", "evaluation"), before, after)
         if request.max_drop is not None and before - after > request.max_drop:
             return AccuracyError(
@@ -258,10 +219,6 @@ def _gate(request: Request, work: Workspace, outcome: Outcome, report: Report) -
         return AccuracyError(
             f"the outputs drift by {done.worst_drift:.3f}, more than {limit:g}; ask for a higher latency, "
             "give more calibration data, or raise --max-drift"
-        )
-    if done.worst_drift > WARN_DRIFT:
-        report.notes.append(
-            f"warning: the outputs drift by {done.worst_drift:.3f}; check the metric that you care about"
         )
     return None
 
@@ -293,11 +250,6 @@ def _pipeline(
     request: Request, prepared: Prepared, work: Workspace, report: Report
 ) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
     """Runs exactly the passes that the user wrote, and measures what they give."""
-    from onnxprune.search.certify import certify
-    from onnxprune.search.finish import Finished
-    from onnxprune.search.plan import Plan
-    from onnxprune.stats import model_drift
-
     assert request.pipeline is not None
     context = PassContext(feeds=work.feeds, seed=request.seed)
     model, records = PassManager().run(work.base, parse_pipeline(request.pipeline), context)

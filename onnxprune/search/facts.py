@@ -13,8 +13,60 @@ import numpy as np
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph
 from onnxprune.pipeline import PassRecord
-from onnxprune.report import GroupFacts, LatencyFacts, ModelFacts, PassFacts, RemovedSlices, SpeedupFacts
-from runtime_bench import Arm
+from onnxprune.report import (
+    DriftFacts,
+    GroupFacts,
+    LatencyFacts,
+    ModelFacts,
+    PassFacts,
+    RemovedSlices,
+    Report,
+    SpeedupFacts,
+    TargetFacts,
+)
+from onnxprune.search.finish import Finished
+from onnxprune.search.prepare import Prepared
+from onnxprune.search.pricing import scheme_name
+from onnxprune.search.workspace import Workspace
+from runtime_bench import Arm, versions
+from runtime_bench.host import host
+
+DRIFT_METRIC = "relative output error on held-out samples"
+WARN_DRIFT = 0.1
+
+
+def new_report(prepared: Prepared, target: TargetFacts, seed: int) -> Report:
+    """The report of a run that has read its model and done nothing else yet."""
+    return Report(
+        model=model_facts(prepared.source, prepared.path, prepared.input_shapes, str(prepared.path)),
+        target=target,
+        seed=seed,
+        host=host(),
+        versions=versions(),
+        passes=pass_facts(prepared.records),
+    )
+
+
+def fill_result(report: Report, prepared: Prepared, work: Workspace, done: Finished) -> Path:
+    """Says in the report what became of the model, all but latency. Returns the file of the finished model."""
+    path = work.file(done.compressed, "output")
+    report.output = model_facts(done.compressed, path, prepared.input_shapes, None)
+    report.macs_ratio = report.output.macs / max(report.model.macs, 1)
+    report.params_ratio = report.output.params / max(report.model.params, 1)
+    report.groups = group_facts(work.graph, done.keep)
+    report.dropped_branches = done.plan.dropped
+    report.scheme = scheme_name(done.plan.scheme)
+    report.float_nodes = done.plan.scheme.exclude if done.plan.scheme else ()
+    report.drift = DriftFacts(DRIFT_METRIC, done.worst_drift, dict(done.drift), prepared.feeds.synthetic)
+    if done.worst_drift > WARN_DRIFT:
+        report.notes.append(f"warning: the outputs drift by {done.worst_drift:.3f}; check the metric you care about")
+    before, after = report.opset = (prepared.source.opset(), done.compressed.opset())
+    if before != after:
+        report.notes.append(f"the opset was raised from {before} to {after}")
+    if done.oracle is not None:
+        report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
+    report.peak_memory_bytes = peak_memory()
+    return path
 
 
 def model_facts(model: ir.Model, path: Path, inputs: Mapping[str, tuple[int, ...]], shown: str | None) -> ModelFacts:

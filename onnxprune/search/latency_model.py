@@ -47,6 +47,9 @@ class Calibration:
 def fit_calibration(table: Sequence[float], measured: Sequence[float]) -> Calibration:
     """Least squares on relative errors; a factor alone where the points do not tell offset and scale apart."""
     x, y = np.asarray(table, np.float64), np.asarray(measured, np.float64)
+    x, y = x[x > 0], y[x > 0]  # nothing could be priced: then only what is measured counts
+    if not len(x):
+        return Calibration()
     factor = Calibration(0.0, float(np.exp(np.mean(np.log(y / x)))))
     if len(x) < 2 or x.max() < 1.2 * x.min():
         return factor
@@ -252,6 +255,7 @@ def describe(sub: ir.Model, shapes: Mapping[str, tuple[int, ...]], removed: Mapp
         tensors = [(number[t.name], str(t.dtype), size(t)) for t in (*node.inputs, *node.outputs) if t.name]
         small = [t.values.tolist() for t in node.inputs if isinstance(t, gs.Constant) and t.dtype == np.int64]
         lines.append(f"{node.domain or ''}.{node.op}{attributes}{tensors}{small}")
+    lines.append(str(sorted(number[t.name] for t in sub.graph.outputs)))  # what is read outside cannot be fused away
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     first = sub.graph.nodes[0]
     sizes = ",".join("x".join(map(str, size(t))) for t in first.inputs[:2] if t.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,13 +23,6 @@ class Plan:
     widths: Mapping[str, int] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     scheme: Scheme | None = None
-
-    def with_scheme(self, scheme: Scheme | None) -> Plan:
-        return replace(self, scheme=scheme)
-
-    @property
-    def lossless(self) -> bool:
-        return not self.widths and not self.dropped and self.scheme is None
 
 
 def keep_masks(plan: Plan, curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:

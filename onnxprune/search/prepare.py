@@ -12,7 +12,7 @@ import onnx
 
 from onnxprune import ir
 from onnxprune.canonical import canonicalize_model
-from onnxprune.errors import DataError, UsageError
+from onnxprune.errors import UsageError
 from onnxprune.pipeline import PassContext, PassRecord
 from onnxprune.progress import Progress
 from onnxprune.stats import Feeds
@@ -54,6 +54,7 @@ def prepare(
     ir.validate(path)
     if freeze_initializers:
         ir.freeze_initializers(source)
+    open_dimensions(source, input_shapes)  # before anything runs at a shape that cannot be
     feeds = load_feeds(calib_data, source, seed, input_shapes)
     progress.stage("canonicalising")
     context = PassContext(feeds=feeds.take(range(min(len(feeds), 4))), seed=seed)
@@ -83,27 +84,44 @@ def concrete_inputs(
     An open dimension that has a name takes one size in all inputs: giving it for one input gives it for all.
     """
     inputs = {tensor.name: tensor for tensor in ir.feed_inputs(model)}
-    unknown = next((name for name in given if name not in inputs), None)
-    if unknown is not None:
-        raise UsageError(f"the model has no input {unknown!r}; its inputs are {', '.join(inputs)}")
+    named = open_dimensions(model, given)
+    sample = next(iter(feeds.calls(1)))
+    first = None if feeds.entries else batch
+    return {
+        name: tuple(given[name]) if name in given else _filled(tensor, sample[name].shape, named, first)
+        for name, tensor in inputs.items()
+    }
+
+
+def _filled(
+    tensor: ir.Variable, sample: tuple[int, ...], named: Mapping[str, int], batch: int | None
+) -> tuple[int, ...]:
+    """The declared shape with its open dimensions by name, else `batch` on the first axis, else the sample's."""
+    declared = tensor.shape if tensor.shape is not None else [None] * len(sample)
+    otherwise = sample if batch is None else (batch, *sample[1:])
+    return tuple(
+        dim if isinstance(dim, int) and dim > 0 else named.get(dim, size)
+        for dim, size in zip(declared, otherwise, strict=True)
+    )
+
+
+def open_dimensions(model: ir.Model, given: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The sizes that given shapes say for named dimensions; UsageError where a shape does not fit its input."""
+    inputs = {tensor.name: tensor for tensor in ir.feed_inputs(model)}
     named: dict[str, int] = {}
     for name, shape in given.items():
-        named.update({dim: size for dim, size in zip(inputs[name].shape, shape, strict=True) if isinstance(dim, str)})
-    found = {}
-    for name, tensor in inputs.items():
-        sample = next(iter(feeds.calls(1)))[name].shape
-        declared = tensor.shape if tensor.shape is not None else [None] * len(sample)
-        found[name] = (
-            tuple(given[name])
-            if name in given
-            else tuple(
-                dim
-                if isinstance(dim, int) and dim > 0
-                else named.get(dim, batch if axis == 0 and not feeds.entries else size)
-                for axis, (dim, size) in enumerate(zip(declared, sample, strict=True))
-            )
-        )
-    return found
+        if name not in inputs:
+            raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(inputs)}")
+        declared = inputs[name].shape
+        if declared is None:
+            continue
+        pairs = list(zip(declared, shape, strict=False))
+        fits = all(size == dim if isinstance(dim, int) and dim > 0 else size > 0 for dim, size in pairs)
+        if not fits or len(declared) != len(shape):
+            wanted = "x".join(str(dim) if dim is not None else "?" for dim in declared)
+            raise UsageError(f"input {name!r} has the shape {wanted}, not {'x'.join(map(str, shape))}")
+        named.update({dim: size for dim, size in pairs if isinstance(dim, str)})
+    return named
 
 
 def split(feeds: Feeds, seed: int) -> tuple[Feeds, Feeds]:
@@ -122,9 +140,3 @@ def stored(model: str | Path | onnx.ModelProto, folder: Path) -> Path:
     if not path.is_file():
         raise UsageError(f"no model file at {path}")
     return path
-
-
-def require_data(feeds: Feeds) -> None:
-    """Raises DataError where a step needs real data."""
-    if feeds.synthetic:
-        raise DataError("this needs calibration data; give it with --calib-data")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -112,8 +111,3 @@ def without_borders(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _readers(graph: onnx.GraphProto, name: str) -> int:
     return sum(list(node.input).count(name) for node in graph.node)
-
-
-def predicted(terms: Sequence[LatencyTerm]) -> float:
-    """Sum of the table at full width with nothing dropped."""
-    return math.fsum(float(term.seconds[tuple(size - 1 for size in term.seconds.shape)]) for term in terms)

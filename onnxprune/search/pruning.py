@@ -13,23 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import channels, ir
+from onnxprune import ir
 from onnxprune.channels import Group
 from onnxprune.errors import DataError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.progress import Progress
-from onnxprune.report import DriftFacts, Report, TargetFacts
+from onnxprune.report import Report, TargetFacts
 from onnxprune.search import facts
-from onnxprune.search.compression import DRIFT_METRIC
-from onnxprune.search.finish import Finished, finish
+from onnxprune.search.budget import for_macs
+from onnxprune.search.finish import finish
 from onnxprune.search.options import SearchOptions
 from onnxprune.search.plan import Plan
-from onnxprune.search.prepare import Prepared, prepare, split
+from onnxprune.search.prepare import prepare
 from onnxprune.search.workspace import Workspace
 from onnxprune.units import Target
-from passes.block_removal import branches
 from passes.structured_pruning.levels import build_levels, keep_mask
-from runtime_bench import versions
-from runtime_bench.host import host
 
 Keep = dict[str, np.ndarray]
 
@@ -54,9 +51,8 @@ class Request:
 
 
 def run(request: Request, progress: Progress) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
-    """Prunes. Returns the model (None where there is nothing to write), the report, and the error the run ends with."""
-    if sum(value is not None for value in (request.ratio, request.macs, request.spec)) != 1:
-        raise UsageError("give exactly one of ratio, macs and spec")
+    """Prunes. Returns the model (None where there is nothing to write), the report, and the error that ends it."""
+    _check(request)
     prepared = prepare(
         request.path,
         calib_data=request.calib_data,
@@ -67,81 +63,85 @@ def run(request: Request, progress: Progress) -> tuple[ir.Model | None, Report, 
         seed=request.seed,
         progress=progress,
     )
-    report = _report(request, prepared)
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        work = _workspace(request, prepared, Path(folder), progress)
-        if request.ratio == 0:
-            return _fill(prepared, work, finish(work, Plan(), {}), report), report, None
-        plan, keep = _chosen(request, work)
-        if not keep and not plan.dropped:
-            reason = "nothing in this model can be pruned; onnxprune analyze says why"
-            return None, report, TargetNotMetError(reason)
-        model = _fill(prepared, work, finish(work, plan, keep), report)
-    error: OnnxpruneError | None = None
-    if request.macs is not None:
-        report.met = (report.macs_ratio or 1.0) <= request.macs * 1.005
-        if not report.met:
-            error = TargetNotMetError(
-                f"{request.macs:g}x of the MACs cannot be reached: {report.macs_ratio:.3f}x is the least"
-            )
-    return (None if error else model), report, error
-
-
-def _report(request: Request, prepared: Prepared) -> Report:
-    kind, value = ("macs", request.macs) if request.macs is not None else ("prune-ratio", request.ratio)
-    notes = []
+    report = facts.new_report(prepared, _asked(request), request.seed)
     if prepared.feeds.synthetic and request.ratio != 0:
-        notes.append("no calibration data: synthetic inputs were used, so criteria and compensation fit those")
-    return Report(
-        model=facts.model_facts(prepared.source, request.path, prepared.input_shapes, str(request.path)),
-        target=TargetFacts(kind if value is not None else "spec", float(value or 0.0), ()),
+        report.notes.append("no calibration data: synthetic inputs were used, so criteria and compensation fit those")
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        work = Workspace.of(
+            prepared,
+            _options(request),
+            granularity=request.granularity,
+            freeze=request.freeze,
+            folder=Path(folder),
+            progress=progress,
+        )
+        try:
+            plan, keep = _chosen(request, work)
+        except TargetNotMetError as error:
+            return None, report, error
+        done = finish(work, plan, keep)
+        facts.fill_result(report, prepared, work, done)
+    report.met = request.macs is None or (report.macs_ratio or 1.0) <= request.macs * 1.005
+    if report.met:
+        return done.compressed, report, None
+    reason = f"{request.macs:g}x of the MACs cannot be reached: {report.macs_ratio:.3f}x is the least"
+    return None, report, TargetNotMetError(reason)
+
+
+def _check(request: Request) -> None:
+    if sum(value is not None for value in (request.ratio, request.macs, request.spec)) != 1:
+        raise UsageError("give exactly one of ratio, macs and spec")
+    if request.ratio is not None and not 0 <= request.ratio < 1:
+        raise UsageError(f"the ratio is the fraction to remove, from 0 to under 1, not {request.ratio:g}")
+    if request.macs is not None and not 0 < request.macs < 1:
+        raise UsageError(f"macs is the fraction to be left, between 0 and 1, not {request.macs:g}")
+
+
+def _asked(request: Request) -> TargetFacts:
+    if request.spec is not None:
+        return TargetFacts("spec", 0.0, ())
+    if request.macs is not None:
+        return TargetFacts("macs", request.macs, ())
+    return TargetFacts("prune-ratio", request.ratio or 0.0, ())
+
+
+def _options(request: Request) -> SearchOptions:
+    return SearchOptions(
+        Target("", ratio=1.0),
+        drop_branches=request.drop_branches,
+        criterion=request.criterion,
+        compensate=request.compensate,
         seed=request.seed,
-        host=host(),
-        versions=versions(),
-        met=True,
-        passes=facts.pass_facts(prepared.records),
-        notes=notes,
-    )
-
-
-def _workspace(request: Request, prepared: Prepared, folder: Path, progress: Progress) -> Workspace:
-    feeds, held = split(prepared.feeds, request.seed)
-    progress.stage("analysing")
-    return Workspace(
-        original=request.path,
-        base=prepared.base,
-        base_file=request.path,
-        graph=channels.analyze(prepared.base, granularity=request.granularity, freeze=request.freeze),
-        branches=branches(prepared.base, prepared.shapes),
-        feeds=feeds,
-        held=held,
-        shapes=prepared.shapes,
-        options=SearchOptions(
-            Target("", ratio=1.0),
-            drop_branches=request.drop_branches,
-            criterion=request.criterion,
-            compensate=request.compensate,
-            seed=request.seed,
-        ),
-        progress=progress,
-        folder=folder,
     )
 
 
 def _chosen(request: Request, work: Workspace) -> tuple[Plan, Keep]:
-    if request.spec is not None:
-        keep = _from_spec(request.spec, work)
-        return Plan({name: int(mask.sum()) for name, mask in keep.items()}), keep
+    """The plan and its keep masks; TargetNotMetError where it would leave everything as it is."""
+    if request.ratio == 0:
+        return Plan(), {}
     if request.macs is not None:
-        from onnxprune.search.budget import for_macs
-
         return for_macs(work, request.macs)
+    if not work.graph.groups:
+        raise TargetNotMetError("nothing in this model can be pruned; onnxprune analyze says why")
+    keep = _from_ratio(request, work) if request.spec is None else _from_spec(request.spec, work)
+    if not keep:
+        raise TargetNotMetError("every group would keep all its units; remove more")
+    return Plan({name: int(np.count_nonzero(mask)) for name, mask in keep.items()}), keep
+
+
+def _from_ratio(request: Request, work: Workspace) -> Keep:
     assert request.ratio is not None
     work.progress.stage("ranking units", request.criterion)
-    curves = build_levels(work.base, work.graph, work.feeds, request.criterion, request.seed)
     widths = {group.name: _narrowed_width(group, request.ratio) for group in work.graph.groups}
-    widths = {name: width for name, width in widths.items() if width < work.graph.group(name).width}
-    return Plan(widths), {name: keep_mask(curves[name], width) for name, width in widths.items()}
+    return _masks(work, {name: width for name, width in widths.items() if width < work.graph.group(name).width})
+
+
+def _masks(work: Workspace, widths: Mapping[str, int]) -> Keep:
+    """The units that the criterion keeps at these widths."""
+    if not widths:
+        return {}
+    curves = build_levels(work.base, work.graph, work.feeds, work.options.criterion, work.options.seed)
+    return {name: keep_mask(curves[name], width) for name, width in widths.items()}
 
 
 def _narrowed_width(group: Group, ratio: float) -> int:
@@ -153,29 +153,31 @@ def _narrowed_width(group: Group, ratio: float) -> int:
 
 def _from_spec(spec: str | Path | Mapping[str, Any], work: Workspace) -> Keep:
     """Masks of a specification: {group name: width | [indices of units that stay]}, or that under the key "keep"."""
-    if not isinstance(spec, Mapping):
-        try:
-            spec = json.loads(Path(spec).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"specification {spec} is not JSON: {error}") from None
-    if isinstance(spec, Mapping) and isinstance(spec.get("keep"), Mapping):
-        spec = spec["keep"]
-    if not isinstance(spec, Mapping):
+    wanted = spec if isinstance(spec, Mapping) else _read(Path(spec))
+    if isinstance(wanted, Mapping) and isinstance(wanted.get("keep"), Mapping):
+        wanted = wanted["keep"]
+    if not isinstance(wanted, Mapping):
         raise DataError('a specification is {"group name": width or [units that stay]}')
-    curves: Mapping[str, Any] | None = None
+    widths: dict[str, int] = {}
     keep: Keep = {}
-    for name, wanted in spec.items():
+    for name, units in wanted.items():
         group = work.graph.group(name)
-        if isinstance(wanted, int) and not isinstance(wanted, bool):
-            if not group.min_keep <= wanted <= group.width:
-                raise DataError(f"{name}: a width must be {group.min_keep} to {group.width}, not {wanted}")
-            curves = curves or build_levels(
-                work.base, work.graph, work.feeds, work.options.criterion, work.options.seed
-            )
-            keep[name] = keep_mask(curves[name], wanted)
+        if isinstance(units, int) and not isinstance(units, bool):
+            if not group.min_keep <= units <= group.width:
+                raise DataError(f"{name}: a width must be {group.min_keep} to {group.width}, not {units}")
+            widths[name] = units
         else:
-            keep[name] = _mask(group, wanted)
-    return {name: mask for name, mask in keep.items() if not mask.all()}
+            keep[name] = _mask(group, units)
+    return {name: mask for name, mask in (keep | _masks(work, widths)).items() if not mask.all()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the specification {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"specification {path} is not JSON: {error}") from None
 
 
 def _mask(group: Group, units: Any) -> np.ndarray:
@@ -189,19 +191,3 @@ def _mask(group: Group, units: Any) -> np.ndarray:
     mask = np.zeros(group.width, bool)
     mask[units] = True
     return mask
-
-
-def _fill(prepared: Prepared, work: Workspace, done: Finished, report: Report) -> ir.Model:
-    path = work.file(done.compressed, "output")
-    report.output = facts.model_facts(done.compressed, path, prepared.input_shapes, None)
-    report.macs_ratio = report.output.macs / max(report.model.macs, 1)
-    report.params_ratio = report.output.params / max(report.model.params, 1)
-    report.groups = facts.group_facts(work.graph, done.keep)
-    report.dropped_branches = done.plan.dropped
-    worst = done.worst_drift
-    report.drift = DriftFacts(DRIFT_METRIC, worst, dict(done.drift), bool(prepared.feeds.synthetic))
-    if done.oracle is not None:
-        report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
-    report.met = True
-    report.peak_memory_bytes = facts.peak_memory()
-    return done.compressed

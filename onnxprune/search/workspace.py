@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.channels import ChannelGraph
+from onnxprune.channels import ChannelGraph, analyze
 from onnxprune.progress import Progress
 from onnxprune.search.options import SearchOptions
+from onnxprune.search.prepare import Prepared, split
 from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.reference import Reference, bounded
-from passes.block_removal import Branch
+from passes.block_removal import Branch, branches
 from runtime_bench import Bench, LatencyTable, Target
 
 
@@ -27,7 +28,6 @@ class Workspace:
 
     original: Path
     base: ir.Model
-    base_file: Path
     graph: ChannelGraph
     branches: Sequence[Branch]
     feeds: Feeds
@@ -39,6 +39,38 @@ class Workspace:
     benches: Sequence[Bench] = ()
     tables: Sequence[LatencyTable] = ()
     rounds: list[Mapping[str, object]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        prepared: Prepared,
+        options: SearchOptions,
+        *,
+        granularity: str,
+        freeze: str | None,
+        folder: Path,
+        progress: Progress,
+    ) -> Workspace:
+        """The workspace of a prepared model; without benches, so nothing can be measured on it yet."""
+        progress.stage("analysing")
+        feeds, held = split(prepared.feeds, options.seed)
+        return cls(
+            original=prepared.path,
+            base=prepared.base,
+            graph=analyze(prepared.base, granularity=granularity, freeze=freeze),
+            branches=branches(prepared.base, prepared.shapes),
+            feeds=feeds,
+            held=held,
+            shapes=prepared.shapes,
+            options=options,
+            progress=progress,
+            folder=folder,
+        )
+
+    @cached_property
+    def base_file(self) -> Path:
+        """The canonical model as a file: what lossless passes alone give."""
+        return self.file(self.base, "lossless")
 
     @cached_property
     def fitting(self) -> Feeds:
