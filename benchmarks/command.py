@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -20,13 +21,15 @@ GRACE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended. `seconds` of wall time; `peak_bytes`: the largest resident memory of the command and its
-    descendants together, sampled twice a second, and never less than that of its largest process, which the system
-    records exactly. `exit_code` is negative for a signal.
+    """How a command ended. exit_code: negative for a signal. seconds: wall time. cpu_seconds: of the command and of the
+    descendants it waited for; other work on the machine hardly changes them. peak_bytes: the most resident memory of
+    the command and its descendants together, sampled twice a second, and never less than that of the largest process,
+    which the system records exactly.
     """
 
     exit_code: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     stdout: str
     stderr: str
@@ -47,7 +50,7 @@ def run(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None
             start_new_session=True,
         )
         try:
-            status, largest, together, timed_out = _wait(process.pid, timeout)
+            status, usage, together, timed_out = _wait(process.pid, timeout)
         except BaseException:
             _signal(process.pid, signal.SIGKILL)
             process.wait()
@@ -55,18 +58,20 @@ def run(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - begin
         texts = [_text(stream) for stream in (out, err)]
-    return Ran(process.returncode, seconds, max(largest, together), texts[0], texts[1], timed_out)
+    largest = usage.ru_maxrss * 1024
+    cpu = usage.ru_utime + usage.ru_stime
+    return Ran(process.returncode, seconds, cpu, max(largest, together), texts[0], texts[1], timed_out)
 
 
-def _wait(process: int, timeout: float) -> tuple[int, int, int, bool]:
-    """Returns wait status, bytes of the largest process, most bytes of all processes together, whether it ran out."""
+def _wait(process: int, timeout: float) -> tuple[int, resource.struct_rusage, int, bool]:
+    """Returns wait status, what was used, the most bytes of all processes together, and whether time ran out."""
     begin = sampled = time.perf_counter()
     together = 0
     end, timed_out = begin + timeout, False
     while True:
         ended, status, usage = os.wait4(process, os.WNOHANG)
         if ended:
-            return status, usage.ru_maxrss * 1024, together, timed_out
+            return status, usage, together, timed_out
         now = time.perf_counter()
         if now > end:
             _signal(process, signal.SIGKILL if timed_out else signal.SIGTERM)

@@ -112,6 +112,7 @@ def measured(case: Case, place: Place) -> dict[str, Any]:
         "traceback": "Traceback (most recent call last)" in ran.stderr,
         "error": fault or (place.anonymous(last_line(ran.stderr)) if ran.exit_code else None),
         "seconds": round(ran.seconds, 2),
+        "cpu_seconds": round(ran.cpu_seconds, 2),
         "peak_memory_bytes": ran.peak_bytes,
         "written": written.is_file(),
         "valid": valid,

@@ -74,9 +74,10 @@ def machines_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Adds one JSON line, whole or not at all as far as a reader that skips torn lines is concerned."""
+    """Adds one JSON line; `read_lines` leaves out one that an interruption tore."""
+    torn = path.is_file() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, allow_nan=False) + "\n")
+        stream.write(("\n" if torn else "") + json.dumps(row, allow_nan=False) + "\n")
 
 
 def read_lines(path: Path, key: str = "id") -> dict[str, dict[str, Any]]:

@@ -3,7 +3,8 @@
     python benchmarks/scale.py [--only chain|hidden|convolutions] [--record]
 
 Every size is measured in fresh processes: `onnxprune analyze` as a whole, and import, canonicalisation, analysis and
-export one by one. Growth is the exponent p of time ~ size^p between the two largest sizes: 1 is linear.
+export one by one. Steps and growth are in CPU seconds, which other work on the machine hardly changes; growth is the
+exponent p of seconds ~ size^p between the two largest sizes: 1 is linear.
 Exit code 1 where `onnxprune analyze` takes more than 10 seconds at the size that must not.
 """
 
@@ -12,9 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ SIZES: dict[str, tuple[int, ...]] = {
 MUST = {"chain": 10_000, "hidden": 8192}
 WHAT = {"chain": "nodes in a residual chain", "hidden": "hidden units", "convolutions": "nodes with BatchNormalization"}
 STEPS = ("import", "canonicalise", "analyse", "export")
-HEAD = ("model", "size", "analyze, s", "peak MB", "groups", *(f"{step}, s" for step in STEPS), "steps' peak MB")
+HEAD = ("model", "size", "analyze, s", "CPU s", "peak MB", "groups", *(f"{s}, CPU s" for s in STEPS), "steps' peak MB")
 
 
 def main() -> int:
@@ -75,6 +76,7 @@ def measured(case: str, size: int) -> dict[str, Any]:
         "case": case,
         "size": size,
         "analyze": whole.seconds,
+        "analyze_cpu": whole.cpu_seconds,
         "analyze_bytes": whole.peak_bytes,
         "groups": len(json.loads(whole.stdout)["groups"]),
         **json.loads(alone.stdout),
@@ -90,21 +92,26 @@ def _ran(argv: Sequence[str], folder: str) -> Ran:
 
 
 def steps(path: Path) -> dict[str, float]:
-    """Seconds of each step on one model file, in this process and after all imports."""
+    """CPU seconds of each step on one model file, after all imports, with those of processes that it starts."""
     from onnxprune import channels, ir
     from onnxprune.canonical import canonicalize_model
 
-    marks = [time.perf_counter()]
+    marks = [_cpu_seconds()]
     model = ir.load(path)
-    marks.append(time.perf_counter())
+    marks.append(_cpu_seconds())
     base, _ = canonicalize_model(model)
-    marks.append(time.perf_counter())
+    marks.append(_cpu_seconds())
     ir.infer_shapes(base)
     channels.analyze(base)
-    marks.append(time.perf_counter())
+    marks.append(_cpu_seconds())
     ir.save(base, path.with_name("exported.onnx"))
-    marks.append(time.perf_counter())
+    marks.append(_cpu_seconds())
     return {step: end - begin for step, begin, end in zip(STEPS, marks, marks[1:], strict=False)}
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def late(row: dict[str, Any]) -> bool:
@@ -123,6 +130,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         WHAT[row["case"]],
         f"{row['size']:,}",
         f"**{whole}**" if MUST.get(row["case"]) == row["size"] else whole,
+        f"{row['analyze_cpu']:.2f}",
         f"{row['analyze_bytes'] / 1e6:.0f}",
         str(row["groups"]),
         *(f"{row[step]:.3f}" for step in STEPS),
@@ -135,7 +143,7 @@ def growth(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
         small, large = sorted((row for row in rows if row["case"] == case), key=lambda row: int(row["size"]))[-2:]
-        lines.append([WHAT[case], *(f"{exponent(small, large, key):.2f}" for key in ("analyze", *STEPS))])
+        lines.append([WHAT[case], *(f"{exponent(small, large, key):.2f}" for key in ("analyze_cpu", *STEPS))])
     return markdown_table(("growth (1 is linear)", "analyze, whole command", *STEPS), lines)
 
 
