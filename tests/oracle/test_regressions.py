@@ -261,3 +261,12 @@ def test_comparison_of_channels_with_a_vector() -> None:
     both = b.op("Xor", [low, b.op("Not", [high], y.shape)], y.shape)
     z = b.op("Where", [b.op("Or", [both, high], y.shape), y, b.weight(6, 4, 4)], y.shape)
     assert check(b.finish([classify(b, z)])) == [6]
+
+
+def test_a_single_channel_minus_its_own_mean() -> None:
+    """What is left is rounding, 0 on one side and 1e-17 on the other: errors are measured by the unpruned output."""
+    b = builder(13)
+    x = b.input(2, 3, 4, 4)
+    y = conv(b, x, 6)
+    mean = b.reduce("ReduceMean", y, [1])
+    assert check(b.finish([classify(b, b.binary("Sub", y, mean, y.shape))])) == [6]
