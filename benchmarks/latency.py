@@ -25,7 +25,6 @@ from recording import ZOO_VARIABLE, append_line, machine, machines_text, markdow
 if TYPE_CHECKING:
     from onnxprune.search.prepare import Prepared
     from passes.quantization import Scheme
-    from runtime_bench import Target
 
 SECTION = "latency"
 THREADS = 1
@@ -98,29 +97,42 @@ def measured(case: Case, zoo: Path, out: Path, effort: tuple[int, int]) -> dict[
     blocks.
     """
     from onnxprune import ir
-    from runtime_bench import compare
+    from onnxprune.errors import OnnxpruneError
 
     facts = machine(THREADS)
-    ready = _prepared(case, zoo, out)
-    target = _target(ready)
-    arrays = ready.feeds.take(range(min(len(ready.feeds), MEASURED_SAMPLES))).arrays
+    try:
+        ready = _prepared(case, zoo, out)
+    except OnnxpruneError as error:
+        return {"machine": facts, "latency": {}, "reasons": {"input": str(error)}, "certification_seconds": None}
     with tempfile.TemporaryDirectory(prefix="onnxprune-latency-") as folder:
         lossless = Path(folder, "lossless.onnx")
         ir.save(ready.base, lossless, overwrite=True)
         made, reasons = _variants(ready, Path(folder))
         made["lossless"] = lossless
         found: dict[str, Any] = {}
-        seconds = []
         for group in (VARIANTS[:2], VARIANTS[2:]):
-            names = [name for name in group if name in made]
-            if not names:
-                continue
-            models = [ready.path, *(made[name] for name in names)]
-            done = compare(models, target, arrays, launches=effort[0], blocks=effort[1], seed=1)
-            found.setdefault("input", {"p50_ms": done.baseline.timing.p50_ms, "p90_ms": done.baseline.timing.p90_ms})
-            found.update({name: done.speedup(arm).to_json() for arm, name in enumerate(names, 1)})
-            seconds.append(done.seconds)
-    return {"machine": facts, "latency": found, "reasons": reasons, "certification_seconds": round(seconds[0], 2)}
+            there = {name: made[name] for name in group if name in made}
+            try:
+                found = {**_compared(ready, there, effort), **found} if there else found
+            except OnnxpruneError as error:
+                reasons.update(dict.fromkeys(there, str(error)))
+    return {"machine": facts, "latency": found, "reasons": reasons, "certification_seconds": found.pop("seconds", None)}
+
+
+def _compared(ready: Prepared, variants: Mapping[str, Path], effort: tuple[int, int]) -> dict[str, Any]:
+    """The input's latency, each variant's ratio to it, and the seconds that the comparison took."""
+    from runtime_bench import Target, compare
+
+    target = Target("cpu", threads=THREADS, batch=1, shapes=tuple(ready.input_shapes.items()))
+    arrays = ready.feeds.take(range(min(len(ready.feeds), MEASURED_SAMPLES))).arrays
+    models = [ready.path, *variants.values()]
+    done = compare(models, target, arrays, launches=effort[0], blocks=effort[1], seed=1)
+    timing = done.baseline.timing
+    return {
+        "input": {"p50_ms": timing.p50_ms, "p90_ms": timing.p90_ms},
+        "seconds": round(done.seconds, 2),
+        **{name: done.speedup(arm).to_json() for arm, name in enumerate(variants, 1)},
+    }
 
 
 def _prepared(case: Case, zoo: Path, out: Path) -> Prepared:
@@ -157,12 +169,6 @@ def _calibration(case: Case, zoo: Path, out: Path) -> Path | None:
             raise SystemExit(f"zoo.py calib {case.model} failed: {ran.stderr.strip()[-200:]}")
         part.rename(path)
     return path
-
-
-def _target(ready: Prepared) -> Target:
-    from runtime_bench import Target
-
-    return Target("cpu", threads=THREADS, batch=1, shapes=tuple(ready.input_shapes.items()))
 
 
 def _schemes() -> dict[str, Scheme]:
@@ -226,13 +232,12 @@ def latency_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _latency_line(name: str, row: Mapping[str, Any]) -> list[str]:
-    found = row["latency"]
+    found, seconds = row["latency"], row["certification_seconds"]
     return [
         name,
-        f"{found['input']['p50_ms']:.3f}",
-        f"{found['input']['p90_ms']:.3f}",
+        *(f"{found['input'][key]:.3f}" if found else "-" for key in ("p50_ms", "p90_ms")),
         *(ratio_text(found.get(variant)) for variant in VARIANTS),
-        f"{row['certification_seconds']:.0f}",
+        "-" if seconds is None else f"{seconds:.0f}",
     ]
 
 
