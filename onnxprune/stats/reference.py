@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.errors import FileSystemError
+from onnxprune.errors import FileSystemError, ModelError
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.columns import Sampler, values_at
 from onnxprune.stats.drift import padding
@@ -24,6 +24,8 @@ from onnxprune.stats.runner import run
 from onnxprune.stats.walk import live_bytes
 
 _IN_MEMORY = 320 << 20  # bytes of rows kept in memory; more goes to a temporary directory
+
+_UNKNOWN_SIZE = 256  # samples walked through a model whose sizes cannot be foretold
 
 
 class Reference:
@@ -104,9 +106,12 @@ def bounded(model: ir.Model, feeds: Feeds, memory: int = _IN_MEMORY) -> Feeds:
     one.
     """
     first = next(feeds.take([0]).calls(1))
-    shapes = ir.shapes_for(model, {name: array.shape for name, array in first.items()})
-    size = max(live_bytes(model, shapes, products(model)) // (feeds.fixed_batch or 1), 1)
-    limit = max(memory // size, 1)
+    try:
+        shapes = ir.shapes_for(model, {name: array.shape for name, array in first.items()})
+        size = max(live_bytes(model, shapes, products(model)) // (feeds.fixed_batch or 1), 1)
+        limit = max(memory // size, 1)
+    except ModelError:  # sizes that only the values of the inputs decide
+        limit = _UNKNOWN_SIZE
     if len(feeds) <= limit:
         return feeds
     return feeds.take(np.linspace(0, len(feeds) - 1, limit).round().astype(np.int64))
