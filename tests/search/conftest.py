@@ -1,0 +1,165 @@
+"""A small residual network, and a machine whose latency is a formula, so that a search can be checked to the digit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune import channels, ir
+from onnxprune.progress import SilentProgress
+from onnxprune.search.options import SearchOptions
+from onnxprune.search.workspace import Workspace
+from onnxprune.stats import Feeds
+from onnxprune.units import parse_target
+from passes.block_removal import branches
+from runtime_bench import Arm, Comparison, Quick, Speedup, Target, Timing
+
+OVERHEAD_S, MAC_S = 2e-6, 1e-9
+
+
+def residual_network(blocks: int = 3, width: int = 16, inner: int = 24, seed: int = 0) -> ir.Model:
+    """Stem, `blocks` residual blocks with `inner` channels, pooling, classifier; canonical, dynamic batch."""
+    rng = np.random.default_rng(seed)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def add(op: str, out: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [out], **attributes))
+        return out
+
+    def weight(name: str, *shape: int, scale: float = 1.0) -> str:
+        values = rng.standard_normal(shape) * scale / np.sqrt(max(1, np.prod(shape[1:])))
+        weights.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
+
+    def conv(x: str, name: str, outputs: int, inputs: int, scale: float = 1.0) -> str:
+        w, b = weight(f"{name}.w", outputs, inputs, 3, 3, scale=scale), weight(f"{name}.b", outputs, scale=0.1)
+        return add("Conv", name, x, w, b, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+
+    x = add("Relu", "stem_relu", conv("x", "stem", width, 3))
+    for k in range(blocks):
+        hidden = add("Relu", f"relu{k}", conv(x, f"a{k}", inner, width))
+        x = add("Relu", f"out{k}", add("Add", f"sum{k}", x, conv(hidden, f"b{k}", width, inner, 0.3 + 0.2 * k)))
+    pooled = add("Flatten", "flat", add("GlobalAveragePool", "pool", x))
+    add("Gemm", "logits", pooled, weight("head.w", width, 5, scale=2.0), weight("head.b", 5))
+    graph = helper.make_graph(
+        nodes,
+        "residual",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])],
+        weights,
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    ir.infer_shapes(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def residual() -> Callable[..., ir.Model]:
+    """`residual(blocks=3, width=16, inner=24)`: a residual network with random weights."""
+    return residual_network
+
+
+def formula_seconds(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> float:
+    """Latency on the machine of these tests: an overhead, and a nanosecond a MAC."""
+    return OVERHEAD_S + MAC_S * ir.macs(model, ir.shapes_for(model, shapes))
+
+
+@dataclass
+class FormulaBench:
+    """Stands for `runtime_bench.Bench`."""
+
+    target: Target
+    feeds: Any = None
+    seed: int = 0
+
+    def __enter__(self) -> FormulaBench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def seconds(self, path: Path) -> float:
+        return formula_seconds(ir.load(Path(path)), dict(self.target.shapes))
+
+    def quick_ratio(self, baseline: Path, candidates: Sequence[Path], *, seconds: float = 0.5) -> list[Quick]:
+        base = self.seconds(baseline)
+        return [Quick(self.seconds(path) / base, 0.0, self.seconds(path), base) for path in candidates]
+
+
+class FormulaTable:
+    """Stands for `runtime_bench.LatencyTable`; `wrong(key)` is the factor by which an entry is off."""
+
+    def __init__(self, bench: FormulaBench, *, wrong: Callable[[str], float] = lambda key: 1.0, **_: Any) -> None:
+        self.bench, self.wrong = bench, wrong
+
+    def lookup(self, keys: Mapping[str, Any], build: Callable[[str], bytes]) -> dict[str, float]:
+        models = {key: ir.from_proto(onnx.load_from_string(build(key))) for key in keys}
+        return {
+            key: MAC_S * ir.macs(model, ir.shapes_for(model, {})) * self.wrong(key) for key, model in models.items()
+        }
+
+
+def formula_compare(models: Sequence[Path], target: Target, feeds: Any = None, **options: Any) -> Comparison:
+    """Stands for `runtime_bench.compare`."""
+    bench = FormulaBench(target)
+    seconds = [bench.seconds(path) for path in models]
+    arms = []
+    for name, value in zip(options["names"], seconds, strict=True):
+        ratio, ms = value / seconds[0], value * 1e3
+        faster = Speedup(ratio, ratio, ratio, "FASTER" if ratio < 0.98 else "INCONCLUSIVE")
+        arms.append(Arm(name, Timing(ms, ms, ms, ms, (((value,),),)), faster if arms else None, {}))
+    return Comparison(target.to_json(), tuple(arms), None, 1, 1, 0, 0.0, False, {})
+
+
+@pytest.fixture
+def formula_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every latency that the engine measures comes from the formula."""
+    monkeypatch.setattr("onnxprune.search.compression.Bench", FormulaBench)
+    monkeypatch.setattr("onnxprune.search.compression.LatencyTable", FormulaTable)
+    monkeypatch.setattr("onnxprune.search.certify.compare", formula_compare)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Callable[..., Workspace]:
+    """`workspace(model, target="0.5x", wrong=...)`: a search on the formula machine, float only."""
+
+    def make(
+        model: ir.Model,
+        target: str = "0.5x",
+        wrong: Callable[[str], float] = lambda key: 1.0,
+        samples: int = 48,
+        targets: int = 1,
+        **options: Any,
+    ) -> Workspace:
+        path = tmp_path / "original.onnx"
+        ir.save(model, path, overwrite=True)
+        first = {
+            tensor.name: tuple(n if isinstance(n, int) else 1 for n in tensor.shape) for tensor in model.graph.inputs
+        }
+        shapes = ir.shapes_for(model, first)
+        feeds = Feeds.synthetic(model, samples, 0)
+        bench = FormulaBench(Target("cpu", threads=1, shapes=tuple(first.items())))
+        return Workspace(
+            original=path,
+            base=model,
+            graph=channels.analyze(model),
+            branches=branches(model, shapes),
+            feeds=feeds,
+            held=feeds.take(range(8)),
+            shapes=shapes,
+            options=SearchOptions(parse_target(target), precisions=("fp32",), **options),
+            progress=SilentProgress(),
+            folder=tmp_path,
+            benches=[bench] * targets,
+            tables=[FormulaTable(bench, wrong=wrong)] * targets,  # type: ignore[list-item]
+        )
+
+    return make

@@ -1,0 +1,64 @@
+"""Probes: one level of one group in the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from onnxprune import channels, ir
+from onnxprune.search.depth import squared
+from onnxprune.search.probes import Probes, picks
+from onnxprune.stats import Feeds, collect, model_drift
+
+Residual = Callable[..., ir.Model]
+
+
+def inner_group(model: ir.Model, block: int) -> channels.Group:
+    return next(group for group in channels.analyze(model).groups if (f"a{block}.w", 0) in group.producers)
+
+
+def test_units_that_are_zero_cost_nothing(residual: Residual) -> None:
+    model = residual(blocks=2, width=8, inner=12)
+    weights = ir.initializers(model)
+    keep = np.arange(12) >= 4
+    for name in ("a1.w", "a1.b"):
+        values = weights[name].values.copy()
+        values[~keep] = 0
+        weights[name].values = values
+    feeds = Feeds.synthetic(model, 16, 0)
+    probe = Probes(model, feeds, collect(model, feeds))
+    group = inner_group(model, 1)
+    assert probe(group, keep) < 1e-8
+    assert probe(group, ~keep) > 1e-4
+
+
+def test_keeping_everything_changes_nothing_and_the_model_is_left_alone(residual: Residual) -> None:
+    model = residual(blocks=2, width=8, inner=12)
+    before = ir.text(model)
+    feeds = Feeds.synthetic(model, 16, 0)
+    probe = Probes(model, feeds, collect(model, feeds))
+    for group in channels.analyze(model).groups:
+        assert probe(group, np.ones(group.width, bool)) < 1e-8
+        probe(group, np.arange(group.width) > 0)
+    assert ir.text(model) == before
+
+
+@pytest.mark.parametrize("gone", [2, 6, 9])
+def test_the_other_units_take_over(residual: Residual, gone: int) -> None:
+    """The probe's error is below that of the same columns set to zero, with the mean or without."""
+    model = residual(blocks=1, width=8, inner=12)
+    feeds = Feeds.synthetic(model, 64, 0)
+    keep = np.arange(12) >= gone
+    zeroed = model.copy()
+    weight = ir.initializers(zeroed)["b0.w"]
+    weight.values = np.where(keep[None, :, None, None], weight.values, 0)
+    found = Probes(model, feeds, collect(model, feeds))(inner_group(model, 0), keep)
+    assert 0 < found < 0.7 * squared(model_drift(model, zeroed, feeds))
+
+
+def test_picks_are_about_a_half_and_a_quarter() -> None:
+    assert picks((8, 16, 24, 32, 40, 48, 56, 64)) == [24, 40]
+    assert picks((4,)) == []
+    assert picks((4, 8)) == [4]
