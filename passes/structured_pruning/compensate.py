@@ -29,12 +29,12 @@ class Options:
     """``ridges``: candidates, relative to the mean variance of a column; held-out rows choose. ``rounds``: re-fits of
     one-sided targets.
 
-    ``held_out``: share of the calls that choose the ridge. ``largest``: contractions with more columns a group keep
-    their weights.
+    ``held_out``: share of the calls (with few calls, of the samples in each) that choose the ridge. ``largest``:
+    contractions with more columns a group keep their weights.
     """
 
     ridges: Sequence[float] = RIDGES
-    rounds: int = 3
+    rounds: int = 5
     held_out: float = 0.15
     largest: int = 6144
     threads: int = 0
@@ -92,7 +92,6 @@ class _Rows:
 
     columns: list[Array] = field(default_factory=list)
     others: dict[str, list[Array]] = field(default_factory=dict)
-    calls: list[Array] = field(default_factory=list)
 
 
 class _Work:
@@ -121,7 +120,10 @@ class _Work:
         for _, wave in groupby(usable, key=lambda plan: plan.wave):
             together = list(wave)
             for plan, rows in zip(together, self._gather(together), strict=True):
-                fits.append(self._fit(plan, rows))
+                if all(np.isfinite(block).all() for block in rows.columns):
+                    fits.append(self._fit(plan, rows))
+                else:
+                    skipped[plan.product.node] = "its input holds infinite values"
         return CompensationReport(tuple(fits), skipped)
 
     def _gather(self, wave: Sequence[Plan]) -> list[_Rows]:
@@ -133,7 +135,6 @@ class _Work:
                 batch, places = spatial(plan.product, data)
                 rows = self._reference.rows(call, batch, places)
                 found.columns.append(columns(plan.product, data, rows))
-                found.calls.append(np.full(len(rows), call))
                 for name in plan.others:
                     found.others[name].append(_other(tensors[name], plan.product, batch, places, rows))
         return gathered
@@ -162,8 +163,7 @@ class _Work:
         site = self._bias_site(plan)
         start = _split(self._bias(plan)[None], product.groups)[:, 0]
         before = _relative(project, predict(x, product.matrix(weight.values), start))
-        calls = np.concatenate(rows.calls)
-        held_out = calls % max(round(1 / self._options.held_out), 2) == 1 if self._options.held_out else None
+        held_out = _held_out([block.shape[1] for block in rows.columns], self._options.held_out)
         solution = solve(
             x,
             _split(chain.backward(goal), product.groups),
@@ -289,6 +289,16 @@ def _other(tensor: Array, product: Product, batch: int, places: tuple[int, ...],
     """Rows of an added tensor that may be broadcast to the contraction's output."""
     shape = (batch, product.outputs, *places) if product.window is not None else (batch, *places, product.outputs)
     return values_at(np.broadcast_to(tensor, shape) if tensor.shape != shape else tensor, product.channel_axis, rows)
+
+
+def _held_out(counts: Sequence[int], share: float) -> Array | None:
+    """Rows that choose the ridge, from the rows of each call: whole calls where there are enough, else the ends."""
+    if not share:
+        return None
+    every = max(round(1 / share), 2)
+    if len(counts) >= 2 * every:
+        return np.repeat(np.arange(len(counts)) % every == 1, counts)
+    return np.concatenate([np.arange(count) >= round(count * (1 - share)) for count in counts])
 
 
 def _joined(y: Array) -> Array:

@@ -87,6 +87,8 @@ def _columns(found: Evidence) -> Iterator[tuple[str, Product, Problem]]:
         matrix = product.matrix(found.weights[product.weight])
         owner = product.column_owner(found.group.owner[(contraction.tensor, contraction.axis)])
         covariance = moments.covariance()
+        if not np.isfinite(covariance).all():  # values that overflow, or masks of minus infinity
+            continue
         parts = [Problem(covariance[g], matrix[g], owner[g]) for g in range(product.groups)]
         energies = np.array([energy(part) for part in parts])
         shares = energies / max(float(energies.sum()), 1e-30) * found.importance.get(contraction.node, 1.0)

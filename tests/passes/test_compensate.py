@@ -9,6 +9,7 @@ from onnxprune import channels, ir
 from onnxprune.stats import Feeds, Reference, collect, model_drift, products, run
 from passes.block_removal import branches, drop
 from passes.structured_pruning import Options, compensate, prune
+from passes.structured_pruning.compensate import _held_out
 from passes.structured_pruning.least_squares import predict, solve
 from passes.structured_pruning.targets import plans
 
@@ -301,6 +302,24 @@ def test_held_out_rows_choose_a_strong_ridge_for_noise_and_a_weak_one_for_signal
     centre = np.zeros_like(truth)
     assert solve(x, signal, centre, ridges=ridges, held_out=held).ridge == 1e-4
     assert solve(x, noise, centre, ridges=ridges, held_out=held).ridge == 10.0
+
+
+def test_held_out_rows_are_whole_calls_or_the_ends_of_few():
+    many = _held_out([3] * 14, 0.15)
+    assert many is not None and many.reshape(14, 3).all(1).tolist() == [call % 7 == 1 for call in range(14)]
+    few = _held_out([20, 10], 0.15)
+    assert few is not None and np.flatnonzero(few).tolist() == [17, 18, 19, 28, 29]
+    assert _held_out([20], 0.0) is None
+
+
+def test_infinite_activations_leave_the_weights_alone():
+    model = mlp(b1=np.array([np.inf] + [0] * 7, np.float32))
+    graph, data = channels.analyze(model), feeds(model, 60, 6)
+    keep = keep_of(graph, 3)
+    small = model.copy()
+    prune(small, graph, keep)
+    report = compensate(model, small, graph.removals(keep), data, options=Options(threads=1))
+    assert report.fits == () and "infinite" in report.skipped["y"]
 
 
 @pytest.mark.parametrize("intercept", [True, False])
