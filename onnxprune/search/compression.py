@@ -166,9 +166,9 @@ def _workspace(
         progress=progress,
     )
     arrays = work.held.take(range(min(len(work.held), 8))).arrays
-    work.benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
-    work.tables = [LatencyTable(each, cache_dir=request.cache_dir, file=request.latency_table) for each in work.benches]
-    return work
+    benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
+    tables = [LatencyTable(bench, cache_dir=request.cache_dir, file=request.latency_table) for bench in benches]
+    return replace(work, benches=benches, tables=tables)
 
 
 def _conclude(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.search.latency_model import Calibration, fit_calibration
@@ -26,6 +27,8 @@ LANDING = 0.975
 CLOSE = (0.955, 0.988)
 """Share of the target at which no further round is needed."""
 
+CONFIRMED = 0.997
+"""Share of the target that the bound of a plan confirmed in fresh processes may take."""
 LARGEST_FACTOR = 3.0
 """How far off a prediction may be before the search gives up."""
 
@@ -40,10 +43,11 @@ class Candidate:
     solution: Solution
     ratios: tuple[float, ...]
     error: float
+    confirmed: bool = False
 
-    def share(self, goal: Sequence[float]) -> float:
-        """The largest measured latency as a share of its target: at most 1 fits."""
-        return max(ratio / limit for ratio, limit in zip(self.ratios, goal, strict=True))
+    def share(self, limits: Sequence[float]) -> float:
+        """The largest measured latency as a share of its limit: at most 1 fits."""
+        return max(ratio / limit for ratio, limit in zip(self.ratios, limits, strict=True))
 
 
 @dataclass
@@ -61,6 +65,11 @@ class SchemeSearch:
     terms: tuple[tuple[LatencyTerm, ...], ...] = ()
     calibrations: tuple[Calibration, ...] = ()
     tried: list[Candidate] = field(default_factory=list)
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """The target ratios as quick looks see them: what fresh processes are known to add is taken off."""
+        return tuple(goal / bias for goal, bias in zip(self.goal, self.work.bias, strict=True))
 
     def prepare(self) -> None:
         """Prices every level from the table, and calibrates the sum on two whole models: full width, and half of
@@ -92,7 +101,7 @@ class SchemeSearch:
         """The best plan predicted to take `factor` times the target."""
         budget = tuple(
             calibration.budget(limit * seconds * factor)
-            for calibration, limit, seconds in zip(self.calibrations, self.goal, self.baseline_s, strict=True)
+            for calibration, limit, seconds in zip(self.calibrations, self.limits, self.baseline_s, strict=True)
         )
         return solve(self.problem(budget)) if min(budget) > 0 else None
 
@@ -110,15 +119,32 @@ class SchemeSearch:
     def measure(self, solution: Solution) -> Candidate:
         """Builds the plan of a solution quickly and measures it."""
         plan = self.plan(solution)
+        candidate = Candidate(plan, solution, self.work.ratios(self._file(plan)), solution.error + self.scheme_error)
+        self.tried.append(candidate)
+        self.work.rounds.append(self._entry(candidate))
+        return candidate
+
+    def _file(self, plan: Plan) -> Path:
+        """The model of a plan with sliced weights and cheap ranges: right in structure, and so in latency."""
         keep = keep_masks(plan, self.sensitivity.curves)
         model, _ = narrowed(self.work.base, self.work.graph, keep, chosen_branches(self.work.branches, plan))
         if self.scheme is not None:
             model = fake_quantize_for_latency(model, self.scheme, self.work.probe_feeds().take(range(2)))
-        file = self.work.file(model, "candidate")
-        candidate = Candidate(plan, solution, self.work.ratios(file), solution.error + self.scheme_error)
-        self.tried.append(candidate)
-        self.work.rounds.append(self._entry(candidate))
-        return candidate
+        return self.work.file(model, "candidate")
+
+    def confirm(self, candidate: Candidate) -> Candidate:
+        """The candidate with its latency measured in fresh processes, as certification will do it.
+
+        What that differs from the quick look corrects every later quick look of this search.
+        """
+        self._tell("confirming")("in fresh processes")
+        found = self.work.fresh_ratios(self._file(candidate.plan))
+        self.work.bias = tuple(ratio / quick for (ratio, _), quick in zip(found, candidate.ratios, strict=True))
+        bounds = tuple(bound / bias for (_, bound), bias in zip(found, self.work.bias, strict=True))
+        confirmed = replace(candidate, ratios=bounds, confirmed=True)
+        self.tried[self.tried.index(candidate)] = confirmed
+        self.work.rounds.append({**self._entry(candidate), "fresh_ratio": [ratio for ratio, _ in found]})
+        return confirmed
 
     def _entry(self, candidate: Candidate) -> Mapping[str, object]:
         predicted = [
@@ -148,7 +174,7 @@ class SchemeSearch:
             if solution is None:  # predicted to be impossible; the prediction may be too high
                 fits, factor = factor, min(1.15 * factor, (factor + misses) / 2)
             else:
-                share = self._measured(solution).share(self.goal)
+                share = self._measured(solution).share(self.limits)
                 if CLOSE[0] <= share <= CLOSE[1]:
                     break
                 fits, misses = (fits, min(misses, factor)) if share > CLOSE[1] else (max(fits, factor), misses)
@@ -162,8 +188,12 @@ class SchemeSearch:
         return next((c for c in self.tried if c.plan == plan), None) or self.measure(solution)
 
     def best(self, share: float = CLOSE[1]) -> Candidate | None:
-        """The measured candidate with the least predicted error that takes at most `share` of every target."""
-        return min((c for c in self.tried if c.share(self.goal) <= share), key=lambda c: c.error, default=None)
+        """The measured candidate with the least predicted error that takes at most `share` of every target.
+
+        The latency of a confirmed one is an upper bound already, so it may take the whole target.
+        """
+        fitting = [c for c in self.tried if c.share(self.limits) <= (CONFIRMED if c.confirmed else share)]
+        return min(fitting, key=lambda c: c.error, default=None)
 
     def floor(self) -> Candidate | None:
         """The narrowest plan of all, measured; None where it cannot be built."""

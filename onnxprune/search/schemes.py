@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.search.depth import squared
 from onnxprune.search.pricing import scheme_name
 from onnxprune.search.workspace import Workspace
-from onnxprune.stats import model_drift
-from passes.quantization import Scheme, fake_quantize_for_latency, quantize
+from onnxprune.stats import Feeds, model_drift
+from passes.quantization import (
+    Scheme,
+    fake_quantize_for_latency,
+    float_prefixes,
+    quantize,
+    ranking,
+    sensitivity,
+)
 
 WORTH = 0.97  # a scheme must take at most this share of the float model's latency
 CALIBRATION_SAMPLES = 96
 EXCLUDED = (1, 2, 4, 8)
+VARIANT = 0.97  # a variant with nodes in float must take at most this share of the scheme's latency
 TOLERABLE = 2e-3  # squared drift of quantization alone below which no node needs to stay in float
 
 
@@ -29,30 +40,32 @@ class SchemeOption:
 
 
 def scheme_options(work: Workspace) -> list[SchemeOption]:
-    """Float, and every quantized scheme that is worth it; static ones also with their worst nodes left in float."""
+    """Float, and every quantized scheme that is worth it; static ones also with nodes left in float that
+    8 bits make slower or wrong.
+    """
     plain = SchemeOption(None, 0.0, max(work.ratios(work.base_file)))
     if "int8" not in work.options.precisions:
         return [plain]
-    candidates = [
-        Scheme(kind="static", activation="u8"),
-        Scheme(kind="static", activation="s8"),
-        Scheme(kind="dynamic"),
+    dynamic = [Scheme(kind="dynamic")]
+    schemes = [Scheme(kind="static", activation="u8"), Scheme(kind="static", activation="s8")]
+    static = [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
+    found = [pair for scheme in dynamic if (pair := _measured(work, scheme)) is not None]
+    if static:
+        best = min(static, key=lambda pair: pair[1])
+        found += [best, *_excluding(work, best[0], float_prefixes(work.base), best[1])]
+    options = [
+        SchemeOption(scheme, _error(work, scheme), ratio) for scheme, ratio in found if ratio <= WORTH * plain.ratio
     ]
-    measured = [pair for scheme in candidates if (pair := _measured(work, scheme, plain.ratio)) is not None]
-    static = min((pair for pair in measured if pair[0].kind == "static"), key=lambda pair: pair[1], default=None)
-    options = [plain] if "fp32" in work.options.precisions else []
-    for pair in measured:
-        if pair[0].kind == "dynamic" or pair is static:
-            options.extend(_with_errors(work, *pair))
-    for option in options[1:]:
+    options = _front([*options, *_exact_where_it_hurts(work, options, plain.ratio)])
+    for option in options:
         work.progress.decide(
             f"{scheme_name(option.scheme)}: {option.ratio:.3f}x at full width, squared drift {option.error:.3g}"
         )
-    return options or [plain]
+    return [plain, *options] if "fp32" in work.options.precisions or not options else options
 
 
-def _measured(work: Workspace, scheme: Scheme, plain: float) -> tuple[Scheme, float] | None:
-    """The latency ratio of a scheme at full width; None where it is invalid or no faster than float."""
+def _measured(work: Workspace, scheme: Scheme) -> tuple[Scheme, float] | None:
+    """A scheme and its latency ratio at full width; None where it is invalid."""
     work.progress.stage("choosing precision", scheme_name(scheme))
     try:
         model = fake_quantize_for_latency(work.base, scheme, work.probe_feeds().take(range(2)))
@@ -60,17 +73,55 @@ def _measured(work: Workspace, scheme: Scheme, plain: float) -> tuple[Scheme, fl
     except OnnxpruneError as error:
         work.progress.decide(f"{scheme_name(scheme)} is not possible: {error}")
         return None
-    if ratio > WORTH * plain:
-        work.progress.decide(f"{scheme_name(scheme)} is not faster: {ratio:.3f}x at full width, float {plain:.3f}x")
-        return None
     return scheme, ratio
 
 
-def _with_errors(work: Workspace, scheme: Scheme, ratio: float) -> list[SchemeOption]:
-    feeds = work.feeds.take(range(min(len(work.feeds), CALIBRATION_SAMPLES)))
-    held = work.held.take(range(min(len(work.held), CALIBRATION_SAMPLES)))
-    quantized = quantize(work.base, feeds, scheme)
-    found = [SchemeOption(scheme, squared(model_drift(work.base, quantized, held)), ratio)]
-    if scheme.kind != "static" or found[0].error < TOLERABLE:
-        return found
+def _excluding(
+    work: Workspace, scheme: Scheme, choices: Sequence[tuple[str, ...]], ratio: float
+) -> list[tuple[Scheme, float]]:
+    """The fastest of a scheme's variants with these nodes in float, where it is faster than the scheme as it stands."""
+    variants = [_measured(work, replace(scheme, exclude=exclude)) for exclude in choices]
+    faster = [pair for pair in variants if pair is not None and pair[1] < VARIANT * ratio]
+    return sorted(faster, key=lambda pair: pair[1])[:1]
+
+
+def _exact_where_it_hurts(work: Workspace, options: Sequence[SchemeOption], plain: float) -> list[SchemeOption]:
+    """Variants of the static scheme whose most harmful nodes stay in float, where quantization alone costs too much."""
+    static = [o for o in options if o.scheme is not None and o.scheme.kind == "static" and o.error > TOLERABLE]
+    if not static:
+        return []
+    scheme = min(static, key=lambda option: option.error).scheme
+    assert scheme is not None
+    rough = replace(scheme, refine=False)
+    feeds, _ = _samples(work)
+    order = ranking(sensitivity(work.base, quantize(work.base, feeds, rough), feeds))
+    found = []
+    for count in EXCLUDED:
+        exclude = tuple(dict.fromkeys((*scheme.exclude, *order[:count])))
+        pair = _measured(work, replace(scheme, exclude=exclude)) if count <= len(order) // 2 else None
+        if pair is None or pair[1] > WORTH * plain:
+            break
+        found.append(SchemeOption(pair[0], _error(work, pair[0]), pair[1]))
     return found
+
+
+def _samples(work: Workspace) -> tuple[Feeds, Feeds]:
+    most = CALIBRATION_SAMPLES
+    return work.feeds.take(range(min(len(work.feeds), most))), work.held.take(range(min(len(work.held), most)))
+
+
+def _error(work: Workspace, scheme: Scheme) -> float:
+    """The squared drift of the base model in a scheme, without refinement: a little too high for all alike."""
+    feeds, held = _samples(work)
+    quantized = quantize(work.base, feeds, replace(scheme, refine=False))
+    return squared(model_drift(work.base, quantized, held))
+
+
+def _front(options: Sequence[SchemeOption]) -> list[SchemeOption]:
+    """Options that no other one beats in both latency and error: at most four, both ends included."""
+    kept = [o for o in options if not any(p.ratio < o.ratio and p.error < o.error for p in options)]
+    kept.sort(key=lambda option: option.ratio)
+    picks: Sequence[int] = (
+        np.unique(np.linspace(0, len(kept) - 1, min(len(kept), 4)).round().astype(int)).tolist() if kept else []
+    )
+    return [kept[i] for i in picks]

@@ -17,7 +17,7 @@ from onnxprune.search.prepare import Prepared, split
 from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.reference import Reference, bounded
 from passes.block_removal import Branch, branches
-from runtime_bench import Bench, LatencyTable, Target
+from runtime_bench import Bench, LatencyTable, Target, compare
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Workspace:
     benches: Sequence[Bench] = ()
     tables: Sequence[LatencyTable] = ()
     rounds: list[Mapping[str, object]] = field(default_factory=list)
+    bias: tuple[float, ...] = ()
+    """what fresh processes measure over what quick looks do, a value a target"""
 
     @classmethod
     def of(
@@ -71,6 +73,9 @@ class Workspace:
     def base_file(self) -> Path:
         """The canonical model as a file: what lossless passes alone give."""
         return self.file(self.base, "lossless")
+
+    def __post_init__(self) -> None:
+        self.bias = self.bias or (1.0,) * len(self.benches)
 
     @cached_property
     def fitting(self) -> Feeds:
@@ -105,6 +110,15 @@ class Workspace:
         ir.save(model, path, overwrite=True)
         return path
 
-    def ratios(self, candidate: Path, seconds: float = 0.5) -> tuple[float, ...]:
+    def ratios(self, candidate: Path, seconds: float = 0.8) -> tuple[float, ...]:
         """A quick look at a candidate: its latency over the original's, a value a target."""
         return tuple(bench.quick_ratio(self.original, [candidate], seconds=seconds)[0].ratio for bench in self.benches)
+
+    def fresh_ratios(self, candidate: Path) -> list[tuple[float, float]]:
+        """The ratio and its upper bound from a few launches of fresh processes, a pair a target."""
+        feeds = self.feeds.take(range(min(len(self.feeds), 8))).arrays
+        found = []
+        for target in self.targets:
+            speedup = compare([self.original, candidate], target, feeds, launches=4, blocks=5, max_seconds=8).speedup()
+            found.append((speedup.ratio, speedup.upper95))
+        return found
