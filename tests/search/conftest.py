@@ -112,7 +112,7 @@ def formula_compare(models: Sequence[Path], target: Target, feeds: Any = None, *
     bench = FormulaBench(target)
     seconds = [bench.seconds(path) for path in models]
     arms = []
-    for name, value in zip(options["names"], seconds, strict=True):
+    for name, value in zip(options.get("names") or map(str, models), seconds, strict=True):
         ratio, ms = value / seconds[0], value * 1e3
         faster = Speedup(ratio, ratio, ratio, "FASTER" if ratio < 0.98 else "INCONCLUSIVE")
         arms.append(Arm(name, Timing(ms, ms, ms, ms, (((value,),),)), faster if arms else None, {}))
@@ -125,6 +125,7 @@ def formula_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.search.compression.Bench", FormulaBench)
     monkeypatch.setattr("onnxprune.search.compression.LatencyTable", FormulaTable)
     monkeypatch.setattr("onnxprune.search.certify.compare", formula_compare)
+    monkeypatch.setattr("onnxprune.search.workspace.compare", formula_compare)
 
 
 @pytest.fixture
