@@ -5,7 +5,7 @@ Contractions are solved in topological order on what the compressed, already re-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -15,13 +15,14 @@ from onnxprune import ir
 from onnxprune.channels import AxisKey
 from onnxprune.stats import Feeds, Product, Statistics
 from onnxprune.stats.arrays import Array
-from onnxprune.stats.columns import columns, spatial, values_at
+from onnxprune.stats.columns import columns, spatial
 from onnxprune.stats.reference import Reference
 from onnxprune.stats.row_norms import row_weights
 from onnxprune.stats.walk import Walk
 from passes.structured_pruning.least_squares import RIDGES, predict, solve
 from passes.structured_pruning.obs import absorbed
-from passes.structured_pruning.targets import Link, Plan, plans
+from passes.structured_pruning.rows import Chain, held_out_rows, joined, other_rows, relative_error, split
+from passes.structured_pruning.targets import Plan, plans
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class _Work:
                 rows = self._reference.rows(call, batch, places)
                 found.columns.append(columns(plan.product, data, rows))
                 for name in plan.others:
-                    found.others[name].append(_other(tensors[name], plan.product, batch, places, rows))
+                    found.others[name].append(other_rows(tensors[name], plan.product, batch, places, rows))
         return gathered
 
     def _fit(self, plan: Plan, rows: _Rows) -> Fit:
@@ -146,27 +147,27 @@ class _Work:
         goal = np.concatenate([self._reference.at(plan.dense, call) for call in range(len(self._walk))])
         weights = row_weights(goal) if plan.normalised else None
         goal = np.delete(goal, self._gone(plan), axis=1)
-        chain = _Chain(plan.links, others)
+        chain = Chain(plan.links, others)
         low = None if plan.low is None else goal <= plan.low
         high = None if plan.high is None else goal >= plan.high
 
         def project(y: Array) -> Array:
             """Predictions to the nearest acceptable outputs."""
-            ahead, wanted = chain.forward(_joined(y)), goal
+            ahead, wanted = chain.forward(joined(y)), goal
             if low is not None and plan.low is not None:
                 wanted = np.where(low, np.minimum(ahead, plan.low), wanted)
             if high is not None and plan.high is not None:
                 wanted = np.where(high, np.maximum(ahead, plan.high), wanted)
-            return _split(chain.backward(wanted), product.groups)
+            return split(chain.backward(wanted), product.groups)
 
         weight = self._tensors[product.weight]
         site = self._bias_site(plan)
-        start = _split(self._bias(plan)[None], product.groups)[:, 0]
-        before = _relative(project, predict(x, product.matrix(weight.values), start))
-        held_out = _held_out([block.shape[1] for block in rows.columns], self._options.held_out)
+        start = split(self._bias(plan)[None], product.groups)[:, 0]
+        before = relative_error(project, predict(x, product.matrix(weight.values), start))
+        held_out = held_out_rows([block.shape[1] for block in rows.columns], self._options.held_out)
         solution = solve(
             x,
-            _split(chain.backward(goal), product.groups),
+            split(chain.backward(goal), product.groups),
             self._centre(plan),
             intercept=site is not None,
             ridges=self._options.ridges,
@@ -176,7 +177,7 @@ class _Work:
             weights=weights,
         )
         bias = solution.bias if site is not None else start
-        after = _relative(project, predict(x, solution.weights, bias))
+        after = relative_error(project, predict(x, solution.weights, bias))
         weight.values = product.values(solution.weights, tuple(weight.shape), weight.values.dtype)
         if site is not None:
             site.put(solution.bias.reshape(-1))
@@ -259,63 +260,6 @@ class BiasSite:
         if self.node is not None:
             while len(self.node.inputs) < 3:
                 self.node.inputs.append(self.tensor)
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """The links between a contraction's outputs and its terminal, on gathered rows (rows, channels)."""
-
-    links: Sequence[Link]
-    others: Mapping[str, Array]
-
-    def forward(self, rows: Array) -> Array:
-        for link in self.links:
-            rows = rows if link.scale is None else rows * link.scale.astype(np.float32)
-            rows = rows if link.shift is None else rows + link.shift.astype(np.float32)
-            rows = rows if link.other is None else rows + self.others[link.other]
-        return rows
-
-    def backward(self, rows: Array) -> Array:
-        for link in reversed(self.links):
-            rows = rows if link.other is None else rows - self.others[link.other]
-            rows = rows if link.shift is None else rows - link.shift.astype(np.float32)
-            if link.scale is not None:
-                usable = np.abs(link.scale) > 1e-12
-                rows = np.where(usable, rows / np.where(usable, link.scale, 1), 0).astype(np.float32)
-        return rows
-
-
-def _other(tensor: Array, product: Product, batch: int, places: tuple[int, ...], rows: Array) -> Array:
-    """Rows of an added tensor that may be broadcast to the contraction's output."""
-    shape = (batch, product.outputs, *places) if product.window is not None else (batch, *places, product.outputs)
-    return values_at(np.broadcast_to(tensor, shape) if tensor.shape != shape else tensor, product.channel_axis, rows)
-
-
-def _held_out(counts: Sequence[int], share: float) -> Array | None:
-    """Rows that choose the ridge, from the rows of each call: whole calls where there are enough, else the ends."""
-    if not share:
-        return None
-    every = max(round(1 / share), 2)
-    if len(counts) >= 2 * every:
-        return np.repeat(np.arange(len(counts)) % every == 1, counts)
-    return np.concatenate([np.arange(count) >= round(count * (1 - share)) for count in counts])
-
-
-def _joined(y: Array) -> Array:
-    """(groups, rows, outputs) to (rows, groups * outputs)."""
-    return y.swapaxes(0, 1).reshape(y.shape[1], -1)
-
-
-def _split(rows: Array, groups: int) -> Array:
-    """The inverse of :func:`_joined`."""
-    return rows.reshape(len(rows), groups, -1).swapaxes(0, 1)
-
-
-def _relative(project: Callable[[Array], Array], y: Array) -> float:
-    """Squared distance of predictions to acceptable targets, relative to the targets' variance."""
-    wanted = project(y)
-    variance = float(np.square(wanted - wanted.mean(1, keepdims=True)).sum(dtype=np.float64))
-    return float(np.square(wanted - y).sum(dtype=np.float64)) / max(variance, 1e-30)
 
 
 def _absorb(product: Product, values: Array, gone: Array, covariance: Array) -> Array:

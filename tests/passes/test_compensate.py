@@ -9,8 +9,8 @@ from onnxprune import channels, ir
 from onnxprune.stats import Feeds, Reference, collect, model_drift, products, run
 from passes.block_removal import branches, drop
 from passes.structured_pruning import Options, compensate, prune
-from passes.structured_pruning.compensate import _held_out
 from passes.structured_pruning.least_squares import predict, solve
+from passes.structured_pruning.rows import held_out_rows
 from passes.structured_pruning.targets import plans
 
 RNG = np.random.default_rng(0)
@@ -305,11 +305,11 @@ def test_held_out_rows_choose_a_strong_ridge_for_noise_and_a_weak_one_for_signal
 
 
 def test_held_out_rows_are_whole_calls_or_the_ends_of_few():
-    many = _held_out([3] * 14, 0.15)
+    many = held_out_rows([3] * 14, 0.15)
     assert many is not None and many.reshape(14, 3).all(1).tolist() == [call % 7 == 1 for call in range(14)]
-    few = _held_out([20, 10], 0.15)
+    few = held_out_rows([20, 10], 0.15)
     assert few is not None and np.flatnonzero(few).tolist() == [17, 18, 19, 28, 29]
-    assert _held_out([20], 0.0) is None
+    assert held_out_rows([20], 0.0) is None
 
 
 def test_infinite_activations_leave_the_weights_alone():
