@@ -104,11 +104,11 @@ class DriftFacts:
 
 @dataclass(frozen=True)
 class EvalFacts:
-    """The user's own metric before and after (higher is better)."""
+    """The user's own metric before and after (higher is better); `after` is None where no model was finished."""
 
     metric: str
     before: float
-    after: float
+    after: float | None = None
 
 
 @dataclass

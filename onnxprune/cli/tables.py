@@ -62,11 +62,12 @@ def result_rows(report: Facts) -> list[Row]:
 
         rows.append(("nodes", str(before["nodes"]), str(after["nodes"]), ""))
     metric, drift = report.get("eval"), report.get("drift")
-    if metric:
+    if metric and metric["after"] is not None:
         change = f"{metric['after'] - metric['before']:+.2f}"
         rows.append((metric["metric"], f"{metric['before']:.2f}", f"{metric['after']:.2f}", change))
     if drift:
-        rows.append(("relative output error", "", f"{drift['value']:.4f}", ""))
+        error = drift["value"]
+        rows.append(("relative output error", "", "not a number" if error is None else f"{error:.4f}", ""))
     return rows
 
 

@@ -133,6 +133,10 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
     if prepared.feeds.synthetic:
         report.notes.append("no calibration data: synthetic inputs were used, so drift says little about real data")
         progress.decide(report.notes[-1])
+    if request.evaluate is not None:  # first: an evaluation that fails must not cost a whole search
+        progress.stage("evaluating", "the input model")
+        name = getattr(request.evaluate, "__name__", "evaluation")
+        report.eval = EvalFacts(name, _evaluated(request.evaluate, request.path))
     with contextlib.ExitStack() as stack:
         work = _workspace(request, prepared, made, folder, progress, stack)
         if request.pipeline is not None:
@@ -203,10 +207,10 @@ def _fill_latency(report: Report, targets: Sequence[Target], certificate: Certif
 
 def _gate(request: Request, work: Workspace, done: Finished, path: Path, report: Report) -> OnnxpruneError | None:
     """The accuracy gate: the user's metric where there is one, else the drift."""
-    if request.evaluate is not None:
-        work.progress.stage("evaluating")
-        before, after = (_evaluated(request, model) for model in (work.original, path))
-        report.eval = EvalFacts(getattr(request.evaluate, "__name__", "evaluation"), before, after)
+    if request.evaluate is not None and report.eval is not None:
+        work.progress.stage("evaluating", "the compressed model")
+        before, after = report.eval.before, _evaluated(request.evaluate, path)
+        report.eval = replace(report.eval, after=after)
         if request.max_drop is not None and before - after > request.max_drop:
             return AccuracyError(
                 f"the metric falls from {before:.4g} to {after:.4g}, more than --max-drop {request.max_drop:g}; "
@@ -223,18 +227,19 @@ def _gate(request: Request, work: Workspace, done: Finished, path: Path, report:
     return None
 
 
-def _evaluated(request: Request, path: Path) -> float:
+def _evaluated(evaluate: Callable[[Any], float], path: Path) -> float:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    assert request.evaluate is not None
-    return float(request.evaluate(session))
+    return float(evaluate(session))
 
 
 def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
     goal = work.options.goal
-    if outcome.floor is None and outcome.certificate is None:
-        return TargetNotMetError("nothing in this model can be pruned, dropped or quantized; see onnxprune analyze")
+    if outcome.finished is None and not work.graph.groups and not work.branches:
+        return TargetNotMetError(
+            f"the target {goal.text} cannot be met: nothing in this model can be pruned; onnxprune analyze says why"
+        )
     if outcome.floor is not None:
         floor = f"{outcome.floor:.3f}x of the input model ({outcome.floor * outcome.baseline_s[0] * 1e3:.3g} ms)"
         return TargetNotMetError(f"the target {goal.text} cannot be met: the lowest latency measured is {floor}")

@@ -73,10 +73,10 @@ class _Gates:
     """The gated model: called with the names of dropped branches it returns the squared relative output error."""
 
     def __init__(self, model: ir.Model, branches: Sequence[Branch], feeds: Feeds) -> None:
-        self._names = [branch.name for branch in branches]
         outputs = [tensor.name for tensor in model.graph.outputs]
         nodes = {ir.node_key(node): node for node in model.graph.nodes}
         means = _means(model, [nodes[b.add].inputs[b.operand].name for b in branches], feeds)
+        self._gates = {b.name: means[nodes[b.add].inputs[b.operand].name].dtype for b in branches}
         gated = _gated(model, branches, means)
         inputs = [tensor.name for tensor in ir.feed_inputs(gated)]
         self._runner = Runner(gated, outputs, inputs)
@@ -85,8 +85,8 @@ class _Gates:
         self._dense = [self._outputs(call, frozenset()) for call in self._calls]
 
     def _outputs(self, call: Mapping[str, np.ndarray], dropped: frozenset[str]) -> dict[str, np.ndarray]:
-        gates = {_gate(i): np.float32(name not in dropped) for i, name in enumerate(self._names)}
-        return self._runner({**call, **{name: np.asarray(value) for name, value in gates.items()}})
+        open_ = (np.asarray(name not in dropped, dtype) for name, dtype in self._gates.items())
+        return self._runner({**call, **{_gate(index): value for index, value in enumerate(open_)}})
 
     def __call__(self, dropped: frozenset[str]) -> float:
         new = (self._outputs(call, dropped) for call in self._calls)
@@ -105,6 +105,7 @@ def _gate(index: int) -> str:
 def _means(model: ir.Model, names: Sequence[str], feeds: Feeds) -> dict[str, np.ndarray]:
     """Mean of every tensor over samples and all axes but its channel axis, shaped to broadcast."""
     total: dict[str, np.ndarray] = {}
+    dtypes: dict[str, np.dtype] = {}
     calls = 0
     for values in run(model, feeds, list(dict.fromkeys(names))):
         calls += 1
@@ -112,7 +113,8 @@ def _means(model: ir.Model, names: Sequence[str], feeds: Feeds) -> dict[str, np.
             channel = 1 if value.ndim == 4 else value.ndim - 1
             axes = tuple(a for a in range(value.ndim) if a != channel)
             total[name] = total.get(name, 0) + value.mean(axes, keepdims=True, dtype=np.float64)
-    return {name: (value / calls).astype(np.float32) for name, value in total.items()}
+            dtypes[name] = value.dtype
+    return {name: (value / calls).astype(dtypes[name]) for name, value in total.items()}
 
 
 def _gated(model: ir.Model, branches: Sequence[Branch], means: Mapping[str, np.ndarray]) -> ir.Model:
@@ -120,9 +122,9 @@ def _gated(model: ir.Model, branches: Sequence[Branch], means: Mapping[str, np.n
     nodes = {ir.node_key(node): node for node in gated.graph.nodes}
     for index, branch in enumerate(branches):
         add = nodes[branch.add]
-        gate = ir.Variable(_gate(index), np.float32, [])
-        gated.graph.inputs.append(gate)
         old = add.inputs[branch.operand]
+        gate = ir.Variable(_gate(index), means[old.name].dtype, [])
+        gated.graph.inputs.append(gate)
         mean = ir.Constant(f"{gate.name}_mean", means[old.name])
         centred, scaled, shifted = (ir.Variable(f"{gate.name}_{i}", old.dtype, None) for i in range(3))
         extra = [

@@ -166,8 +166,9 @@ def solve(problem: Problem, *, seconds: float = 20.0, gap: float = 2e-3) -> Solu
             programme.row([*v, drop[choice.branch]], [1.0] * (len(v) + 1), 1.0, 1.0)
     for terms, budget in zip(problem.terms, problem.budget, strict=True):
         _add_latency(programme, z, drop, terms, budget)
-    if not programme.cost:
-        return None
+    if not programme.cost:  # nothing to choose: the model as it is, or nothing
+        only = evaluate(problem, {}, 0)
+        return only if all(s <= b for s, b in zip(only.seconds, problem.budget, strict=True)) else None
     x = programme.solve(seconds, gap)
     if x is None:
         return None

@@ -276,9 +276,25 @@ def test_the_accuracy_gate(options: dict[str, Any], said: str, mlp: Path, calibr
 
 @pytest.mark.usefixtures("formula_machine")
 def test_nothing_to_compress(mlp: Path) -> None:
-    with pytest.raises(TargetNotMetError) as caught:
+    with pytest.raises(TargetNotMetError, match="nothing in this model can be pruned") as caught:
         api.compress(mlp, target_latency="0.5x", freeze=".", precision=["fp32"], threads=1)
     assert caught.value.report["met"] is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("formula_machine")
+def test_the_metric_of_the_input_model_is_known_where_the_target_is_not_met(mlp: Path, models: Path) -> None:
+    with pytest.raises(TargetNotMetError) as caught:
+        api.compress(mlp, target_latency="0.001x", precision=["fp32"], evaluate=accuracy(models), threads=1)
+    metric = caught.value.report["eval"]  # type: ignore[attr-defined]
+    assert metric["before"] > 90 and metric["after"] is None
+
+
+def test_an_evaluation_that_fails_does_so_before_the_search(mlp: Path) -> None:
+    def broken(session: Any) -> float:
+        raise DataError("no labels")
+
+    with pytest.raises(DataError, match="no labels"):  # no machine is measured: the fixture is not asked for
+        api.compress(mlp, target_latency="0.5x", evaluate=broken, threads=1)
 
 
 @pytest.mark.parametrize(

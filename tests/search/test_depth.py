@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnxprune import ir
 from onnxprune.search.depth import DropOrder, drop_order, squared
@@ -73,6 +75,23 @@ def test_errors_ascend_and_steps_add_up(residual: Residual) -> None:
     assert all(step >= 0 for step in order.steps)
     assert sum(order.steps) == pytest.approx(order.error[-1])
     assert len({branch.name for branch in order.branches}) == len(order.branches)
+
+
+def test_half_precision(residual: Residual) -> None:
+    proto = ir.to_proto(residual(blocks=3, width=8, inner=8))
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    del proto.graph.value_info[:]
+    model, plain = ir.from_proto(proto), residual(blocks=3, width=8, inner=8)
+    ir.infer_shapes(model)
+    found = branches(model, ir.shapes_for(model, {"x": (1, 3, 8, 8)}))
+    saved = {branch.name: 1.0 for branch in found}
+    order = drop_order(model, found, Feeds.synthetic(model, 16, 0), saved)
+    expected = drop_order(plain, found, Feeds.synthetic(plain, 16, 0), saved)
+    assert order.branches == expected.branches
+    assert order.error == pytest.approx(expected.error, rel=0.1)
 
 
 def test_the_model_is_left_alone(residual: Residual) -> None:

@@ -46,6 +46,23 @@ def test_a_wrong_table_still_lands_under_the_target(goal: float, model: ir.Model
     assert all(entry["scheme"] == "float" for entry in measured)
 
 
+def test_what_fresh_processes_add_is_taken_off_every_later_look(
+    model: ir.Model, workspace: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = workspace(model)
+    search = search_of(work, 0.5)
+    quick = search.refine()
+    assert quick is not None and not quick.confirmed
+    monkeypatch.setattr(work, "fresh_ratios", lambda path: [(1.2 * work.ratios(path)[0], 1.23 * work.ratios(path)[0])])
+    slower = search.confirm(quick)
+    assert slower.confirmed and work.bias == pytest.approx((1.2,))
+    assert slower.share(search.limits) == pytest.approx(1.23 * quick.ratios[0] / 0.5)
+    again = search.refine()
+    assert again is not None and again.plan != quick.plan
+    assert 1.2 * again.ratios[0] <= 0.5 * CLOSE[1]
+    assert work.rounds[-1] != work.rounds[0] and any("fresh_ratio" in entry for entry in work.rounds)
+
+
 def test_a_right_table_lands_at_once(model: ir.Model, workspace: Make) -> None:
     search = search_of(workspace(model), 0.5)
     found = search.refine()

@@ -124,7 +124,9 @@ def test_a_group_that_occurs_many_times() -> None:
 
 
 def test_nothing_to_choose() -> None:
-    assert solve(Problem((), (), ((LatencyTerm((), np.array(1.0)),),), (2.0,))) is None
+    problem = Problem((), (), ((LatencyTerm((), np.array(1.0)),),), (2.0,))
+    assert solve(problem) == Solution({}, 0, 0.0, (1.0,))
+    assert solve(replace(problem, budget=(0.5,))) is None
 
 
 def test_the_cheapest_choice_is_all_narrow_and_shallow() -> None:
