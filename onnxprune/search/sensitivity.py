@@ -46,6 +46,7 @@ def measure_sensitivity(work: Workspace) -> Sensitivity:
             work.base,
             work.branches,
             work.probe_feeds(),
+            work.fitting,
             saved,
             lambda text: work.progress.stage("ranking branches", text),
         )

@@ -31,7 +31,8 @@ class Options:
     one-sided targets.
 
     ``held_out``: share of the calls (with few calls, of the samples in each) that choose the ridge. ``largest``:
-    contractions with more columns a group keep their weights.
+    contractions with more columns a group keep their weights. ``around``: names of dense tensors; with them only the
+    ``window`` contractions that come first at or after a target among them are fitted, for a quick look at one change.
     """
 
     ridges: Sequence[float] = RIDGES
@@ -39,6 +40,8 @@ class Options:
     held_out: float = 0.15
     largest: int = 6144
     threads: int = 0
+    around: frozenset[str] = frozenset()
+    window: int = 3
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,14 @@ def compensate(
     return work.run(plans(dense, compressed, aliases))
 
 
+def _near(todo: Sequence[Plan], options: Options) -> Sequence[Plan]:
+    """The plans that ``options.around`` leaves; all of them where it names nothing."""
+    if not options.around:
+        return todo
+    start = next((place for place, plan in enumerate(todo) if plan.dense in options.around), 0)
+    return todo[start : start + options.window]
+
+
 @dataclass
 class _Rows:
     """What is gathered for one plan, call by call."""
@@ -112,6 +123,7 @@ class _Work:
         self._walk = Walk(compressed, reference.feeds, batch=reference.batch, threads=options.threads)
 
     def run(self, todo: Sequence[Plan]) -> CompensationReport:
+        todo = _near(todo, self._options)
         usable = [plan for plan in todo if plan.product.size <= self._options.largest]
         skipped = {
             plan.product.node: f"more than {self._options.largest} columns" for plan in todo if plan not in usable
