@@ -136,6 +136,7 @@ class Report:
     opset: tuple[int, int] | None = None
     """default-domain opset before and after"""
     dropped_branches: tuple[str, ...] = ()
+    """tensors of the canonical model that dropped residual branches added: zero in the masked oracle"""
     float_nodes: tuple[str, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
     passes: list[PassFacts] = field(default_factory=list)

@@ -44,7 +44,7 @@ from onnxprune.units import Target
 @click.option("--config", type=params.FILE, metavar="FILE.toml", help="Options as TOML; the command line wins.")
 @click.option("--cache-dir", type=params.FILE, metavar="DIR", help="Latency tables. Default: the user's cache folder.")
 @params.seed
-@click.option("--dry-run", is_flag=True, help="Check everything and show the plan; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Do everything, but write no model.")
 @params.overwrite
 @params.running
 @click.pass_context
@@ -104,7 +104,6 @@ def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
         "dump_canonical": job.staged(given["dump_canonical"]),
         "dump_ir": job.staged(given["dump_ir"]),
         "cache_dir": None if given["cache_dir"] is None else str(given["cache_dir"]),
-        "dry_run": given["dry_run"],
     }
 
 

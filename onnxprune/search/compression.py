@@ -61,10 +61,16 @@ class Request:
     criterion: str = "obs"
     compensate: bool = True
     seed: int = 0
-    dry_run: bool = False
+
+    @property
+    def drift_limit(self) -> float | None:
+        """The drift above which a result is refused; the user's own metric takes its place where there is one."""
+        return REFUSE_DRIFT if self.max_drift is None and self.evaluate is None else self.max_drift
 
     def search_options(self) -> SearchOptions:
         """The part that the search sees."""
+        if self.latency_table is not None and len(self.eps) > 1:
+            raise UsageError("one latency table holds one EP; give one EP with it")
         if self.target_latency is None:
             raise UsageError("no target: give target_latency, such as 5ms or 0.5x")
         precisions = tuple(self.precision or PRECISIONS)
@@ -77,7 +83,7 @@ class Request:
             drop_branches=self.drop_branches,
             criterion=self.criterion,
             compensate=self.compensate,
-            max_drift=self.max_drift,
+            max_drift=self.drift_limit,
             seed=self.seed,
             best_effort=self.best_effort,
         )
@@ -182,7 +188,9 @@ def _conclude(
     report.peak_memory_bytes = facts.peak_memory()
     report.met = outcome.met
     if outcome.floor is not None:
-        report.floor = {target.alias: outcome.floor for target in work.targets}
+        report.floor = {target.alias: ratio for target, ratio in zip(work.targets, outcome.floor, strict=True)}
+    if outcome.landing:
+        report.notes.append(outcome.landing)
     if outcome.finished is None:
         return None, report, _not_met(work, outcome)
     path = facts.fill_result(report, prepared, work, outcome.finished)
@@ -216,9 +224,7 @@ def _gate(request: Request, work: Workspace, done: Finished, path: Path, report:
                 f"the metric falls from {before:.4g} to {after:.4g}, more than --max-drop {request.max_drop:g}; "
                 "ask for a higher latency, or allow a larger drop"
             )
-    limit = request.max_drift
-    if limit is None and request.evaluate is None:
-        limit = REFUSE_DRIFT
+    limit = request.drift_limit
     if limit is not None and not done.worst_drift <= limit:
         return AccuracyError(
             f"the outputs drift by {done.worst_drift:.3f}, more than {limit:g}; ask for a higher latency, "
@@ -239,9 +245,11 @@ def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
     if outcome.finished is None and not work.graph.groups and not work.branches:
         return TargetNotMetError(
             f"the target {goal.text} cannot be met: nothing in this model can be pruned; onnxprune analyze says why"
+            f"{_pinned(work.base)}"
         )
     if outcome.floor is not None:
-        floor = f"{outcome.floor:.3f}x of the input model ({outcome.floor * outcome.baseline_s[0] * 1e3:.3g} ms)"
+        ratio, seconds = max(zip(outcome.floor, outcome.baseline_s, strict=True))
+        floor = f"{ratio:.3f}x of the input model ({ratio * seconds * 1e3:.3g} ms){_pinned(work.base)}"
         return TargetNotMetError(f"the target {goal.text} cannot be met: the lowest latency measured is {floor}")
     assert outcome.certificate is not None
     share = outcome.certificate.share(goal, bound=True)
@@ -249,6 +257,12 @@ def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
         f"the target {goal.text} was not certified: the 95 % bound of the latency is {share:.3f} of it; "
         "try again on a quieter machine, or ask for a little more"
     )
+
+
+def _pinned(model: ir.Model) -> str:
+    """The hint for models whose weights are inputs with default values, which nothing may change."""
+    count = len(model.graph.inputs) - len(ir.feed_inputs(model))
+    return f"; {count} weights are graph inputs: --freeze-initializers makes them constants" if count else ""
 
 
 def _pipeline(

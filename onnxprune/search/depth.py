@@ -1,9 +1,9 @@
 """The order in which residual branches are dropped, and what each drop costs: a greedy order measured on the network's
 outputs, after the contractions around the drop have been re-fitted.
 
-Without the re-fit the costs say little: the order by plain ablation is another one, and its costs are up to twenty times
-too high. Costs of several drops do not add up either, hence the order is nested: the k-th entry is measured on the
-re-fitted network with the ones before it dropped.
+Without the re-fit the costs say little: the order by plain ablation is another one, and its costs are up to twenty
+times too high. Costs of several drops do not add up either, hence the order is nested: the k-th entry is measured on
+the re-fitted network with the ones before it dropped.
 """
 
 from __future__ import annotations

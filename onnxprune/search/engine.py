@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from onnxprune.errors import OnnxpruneError
 from onnxprune.search.certify import Certificate, certify
 from onnxprune.search.finish import Finished, finish
 from onnxprune.search.plan import Plan, keep_masks
@@ -15,21 +16,23 @@ from onnxprune.search.sensitivity import Sensitivity, measure_sensitivity
 from onnxprune.search.workspace import Workspace
 
 ATTEMPTS = 3  # certifications: each later one aims lower by what the one before missed
-
+WELL_UNDER = 0.9  # share of the target under which a result has to be explained
 CONFIRMATIONS = 4  # looks in fresh processes, before weights are fitted
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the search ends with. `floor`: the lowest measured ratio to the input model, worst target. `finished` is
-    None only without best effort.
+    """What the search ends with. `floor`: the lowest latency measured, as a ratio of the input model's, a value a
+    target. `finished` is None where nothing was built, `certificate` where it was not worth one. `landing`: why the
+    target is not used up, where it is not.
     """
 
     met: bool
     finished: Finished | None
     certificate: Certificate | None
-    floor: float | None
+    floor: tuple[float, ...] | None
     baseline_s: tuple[float, ...]
+    landing: str = ""
 
 
 def search(work: Workspace) -> Outcome:
@@ -60,27 +63,47 @@ def _best_of(
     """Refines schemes in the order of their predicted error, and stops at the first whose refined error the others
     cannot beat.
     """
-    predicted: list[tuple[float, SchemeSearch]] = []
-    for item in searches:
-        item.prepare()
-        solution = item.solve()
-        error = float("inf") if solution is None else solution.error + item.scheme_error
-        work.progress.decide(f"{scheme_name(item.scheme)}: predicted squared drift {error:.4g} at the target")
-        predicted.append((error, item))
-    predicted.sort(key=lambda pair: pair[0])
+    predicted = sorted((pair for item in searches if (pair := _prepared(work, item))), key=lambda pair: pair[0])
     for attempt in range(ATTEMPTS):
         best = _confirmed([item for _, item in predicted], [error for error, _ in predicted])
         if best is None:
             return _not_met(work, sensitivity, [item for _, item in predicted], baseline_s)
         outcome = _certified(work, sensitivity, best, baseline_s)
-        if outcome.met:
+        if outcome.certificate is None:
             return outcome
-        assert outcome.certificate is not None
+        if outcome.met:
+            return replace(outcome, landing=_landing(work, outcome.certificate, best, searches))
         missed = outcome.certificate.share(work.options.goal, bound=True)
         work.progress.decide(f"certified bound is {missed:.3f} of the target; trying a little smaller ({attempt + 1})")
         for item in searches:
             item.goal = tuple(limit * min(0.99, 0.995 / missed) for limit in item.goal)
     return outcome
+
+
+def _prepared(work: Workspace, item: SchemeSearch) -> tuple[float, SchemeSearch] | None:
+    """A scheme with what it is predicted to lose at the target; None where its candidates cannot be built or run."""
+    name = scheme_name(item.scheme)
+    try:
+        item.prepare()
+    except OnnxpruneError as error:
+        if item.scheme is None:
+            raise
+        work.progress.decide(f"{name} is left out: {error}")
+        return None
+    solution = item.solve()
+    error_at_target = float("inf") if solution is None else solution.error + item.scheme_error
+    work.progress.decide(f"{name}: predicted squared drift {error_at_target:.4g} at the target")
+    return error_at_target, item
+
+
+def _landing(work: Workspace, certificate: Certificate, best: Candidate, searches: Sequence[SchemeSearch]) -> str:
+    """Why the certified latency stays well under the target: there is no level in between that loses less."""
+    share = certificate.share(work.options.goal)
+    if share > WELL_UNDER:
+        return ""
+    better = [max(c.ratios) for item in searches for c in item.tried if c.error < best.error]
+    reason = f"the next larger level measured {min(better):.3f}x" if better else "no larger level loses less"
+    return f"the certified latency is {share:.3f} of the target: {reason}"
 
 
 def _confirmed(searches: Sequence[SchemeSearch], predicted: Sequence[float]) -> Candidate | None:
@@ -112,6 +135,9 @@ def _refined(
 
 def _certified(work: Workspace, sensitivity: Sensitivity, best: Candidate, baseline_s: tuple[float, ...]) -> Outcome:
     finished = finish(work, best.plan, keep_masks(best.plan, sensitivity.curves))
+    limit = work.options.max_drift
+    if limit is not None and not finished.worst_drift <= limit:  # it will be refused whatever its latency
+        return Outcome(False, finished, None, None, baseline_s)
     path = work.file(finished.compressed, "compressed")
     certificate = certify(work, path)
     return Outcome(certificate.met(work.options.goal), finished, certificate, None, baseline_s)
@@ -121,12 +147,12 @@ def _not_met(
     work: Workspace, sensitivity: Sensitivity, searches: Sequence[SchemeSearch], baseline_s: tuple[float, ...]
 ) -> Outcome:
     """Measures how low the latency can go at all, and builds the best there is where the user asked for it."""
-    floors = [(max(c.ratios), c) for item in searches if (c := item.floor()) is not None]
-    tried = [(max(c.ratios), c) for item in searches for c in item.tried]
-    lowest = min((*floors, *tried), key=lambda pair: pair[0], default=None)
+    for item in searches:
+        item.floor()
+    tried = [candidate for item in searches for candidate in item.tried]
+    lowest = min(tried, key=lambda candidate: max(candidate.ratios), default=None)
     if lowest is None:
         return Outcome(False, None, None, None, baseline_s)
     if not work.options.best_effort:
-        return Outcome(False, None, None, lowest[0], baseline_s)
-    outcome = _certified(work, sensitivity, lowest[1], baseline_s)
-    return replace(outcome, floor=lowest[0])
+        return Outcome(False, None, None, lowest.ratios, baseline_s)
+    return replace(_certified(work, sensitivity, lowest, baseline_s), floor=lowest.ratios)

@@ -31,6 +31,7 @@ class Finished:
     keep: Mapping[str, np.ndarray]
     drift: Mapping[str, float]
     oracle: Verdict | None
+    dropped: tuple[str, ...] = ()
 
     @property
     def worst_drift(self) -> float:
@@ -58,7 +59,8 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
         compressed = quantize(floating, work.feeds, plan.scheme)
     work.progress.stage("comparing outputs")
     drift = model_drift(work.base, compressed, work.held)
-    return Finished(plan, compressed, floating, removed, keep, drift, oracle)
+    dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
+    return Finished(plan, compressed, floating, removed, keep, drift, oracle, dropped)
 
 
 def _proved(

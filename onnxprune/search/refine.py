@@ -8,6 +8,7 @@ still fits wins.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -76,6 +77,7 @@ class SchemeSearch:
         everything.
         """
         tell = self._tell("pricing levels")
+        tell("from the latency table")
         self.terms = tuple(
             price(self.work, table, self.sensitivity.levels, self.sensitivity.branch_of_node, self.scheme, tell)
             for table in self.work.tables
@@ -168,6 +170,7 @@ class SchemeSearch:
         `factor` scales the target for the prediction; what a round measures moves it, between the largest factor known
         to fit and the smallest known not to.
         """
+        self._tell("refining")(f"for {max(self.goal):.3f}x")
         factor, fits, misses = LANDING, 0.0, LARGEST_FACTOR
         for _ in range(self.work.options.rounds):
             solution = self.solve(factor)
@@ -195,12 +198,10 @@ class SchemeSearch:
         fitting = [c for c in self.tried if c.share(self.limits) <= (CONFIRMED if c.confirmed else share)]
         return min(fitting, key=lambda c: c.error, default=None)
 
-    def floor(self) -> Candidate | None:
-        """The narrowest plan of all, measured; None where it cannot be built."""
-        try:
-            return self.measure(cheapest(self.problem(tuple(0.0 for _ in self.terms))))
-        except OnnxpruneError:
-            return None
+    def floor(self) -> None:
+        """Measures the narrowest plan of all, where it can be built."""
+        with contextlib.suppress(OnnxpruneError):
+            self._measured(cheapest(self.problem(tuple(0.0 for _ in self.terms))))
 
     def _tell(self, stage: str) -> Callable[[str], None]:
         return lambda text: self.work.progress.stage(stage, f"{scheme_name(self.scheme)}: {text}")

@@ -16,6 +16,8 @@ from passes.block_removal import Branch
 from passes.structured_pruning.levels import build_levels, keep_mask
 from passes.structured_pruning.obs import Curve
 
+FEW_GROUPS = 4  # with so few, more levels a group are needed to land near a target, and cost little
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -37,7 +39,8 @@ def measure_sensitivity(work: Workspace) -> Sensitivity:
         work.base, work.graph, None, work.options.criterion, work.options.seed, statistics=work.statistics
     )
     groups = [group for group in work.graph.groups if group.name in curves]
-    levels = {group.name: level_choice.widths(group) for group in groups}
+    most = level_choice.MOST_LEVELS * (2 if len(groups) <= FEW_GROUPS else 1)
+    levels = {group.name: level_choice.widths(group, most) for group in groups}
     drops = DropOrder()
     if work.options.drop_branches:
         work.progress.stage("ranking branches", f"{len(work.branches)} branches")

@@ -122,7 +122,6 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
         "cache_dir": "k",
         "report": None,
         "dump_canonical": None,
-        "dry_run": False,
     }
     assert engine.limits == supervise.Limits(9_000_000_000, 120.0)
 
