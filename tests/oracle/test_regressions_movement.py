@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import builder, check, classify, conv, groups_of
+from corner_graphs import builder, check, classify, conv, groups_of
 from onnx import TensorProto, helper
 
 
