@@ -179,6 +179,33 @@ def test_before_a_dropped_branch_the_target_is_the_dense_sum_after_it():
     assert model_drift(model, small, data, threads=1)["y"] < 0.7 * before
 
 
+@pytest.mark.parametrize(
+    ("around", "window", "fitted"),
+    [
+        ((), 1, ["s0", "h2", "d2", "y"]),  # the window is for a look at one place alone
+        (("s1",), 1, ["s0"]),
+        (("s1",), 3, ["s0", "h2", "d2"]),
+        (("s1",), 9, ["s0", "h2", "d2", "y"]),
+        (("s2",), 1, ["d2"]),
+        (("s2", "h2"), 2, ["h2", "d2"]),
+        (("no target",), 2, ["s0", "h2"]),
+    ],
+)
+def test_a_look_fits_only_the_contractions_around_a_change(around, window, fitted):
+    model = residual()
+    data = feeds(model, 200, 6)
+    small = model.copy()
+    aliases = drop(small, branches(model)[:1])
+    before = {name: tensor.values for name, tensor in ir.initializers(small).items()}
+    options = Options(threads=1, around=frozenset(around), window=window)
+    report = compensate(model, small, {}, data, aliases=aliases, options=options)
+    assert [fit.node for fit in report.fits] == fitted
+    weight = {"s0": "w0", "h2": "w3", "d2": "w4", "y": "w5"}
+    after = {name: tensor.values for name, tensor in ir.initializers(small).items()}
+    changed = {name for name in weight.values() if not np.array_equal(after[name], before[name])}
+    assert changed == {weight[node] for node in fitted}
+
+
 def test_two_contractions_of_one_sum_do_not_wait_for_each_other():
     body = "a = Gemm(x, w1, b1)\nr = Relu(a)\np = Gemm(r, w2, b2)\nq = Gemm(r, w3, b3)\ny = Add(p, q)"
     weights = {"w1": rand(6, 8), "b1": rand(8), "w2": rand(8, 4), "b2": rand(4), "w3": rand(8, 4), "b3": rand(4)}

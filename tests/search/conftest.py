@@ -67,6 +67,33 @@ def residual() -> Callable[..., ir.Model]:
     return residual_network
 
 
+def linear_first_branch(model: ir.Model) -> None:
+    """Makes the first branch of a residual network, in place, a linear map of the stem that is pointwise: its Relu and
+    the stem's never cut anything off, so that a stem with other weights can deliver the sum.
+    """
+    weights = ir.initializers(model)
+    for name in ("a0.w", "b0.w"):
+        centre = np.zeros((3, 3), np.float32)
+        centre[1, 1] = 3.0
+        weights[name].values = weights[name].values * centre
+    for name in ("stem.b", "a0.b"):
+        weights[name].values = np.full_like(weights[name].values, 6.0 if name == "stem.b" else 200.0)
+    mapped = weights["b0.w"].values[:, :, 1, 1]
+    weights["b0.b"].values = -(mapped @ weights["a0.b"].values)
+
+
+@pytest.fixture(scope="session")
+def linear_first() -> Callable[..., ir.Model]:
+    """`linear_first(blocks=3, width=16, inner=24)`: a residual network whose first branch the stem can take over."""
+
+    def make(**sizes: int) -> ir.Model:
+        model = residual_network(**sizes)
+        linear_first_branch(model)
+        return model
+
+    return make
+
+
 def formula_seconds(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> float:
     """Latency on the machine of these tests: an overhead, and a nanosecond a MAC."""
     return OVERHEAD_S + MAC_S * ir.macs(model, ir.shapes_for(model, shapes))

@@ -118,11 +118,8 @@ def test_the_same_seed_gives_the_same_bytes(mlp: Path, calibration: Path) -> Non
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
 
 
-def test_dropping_branches_is_an_option(residual: Residual) -> None:
-    model = residual(blocks=3, width=16, inner=4, seed=2)
-    weights = ir.initializers(model)
-    for k in range(3):
-        weights[f"b{k}.w"].values = weights[f"b{k}.w"].values * np.float32(0.01)
+def test_dropping_branches_is_an_option(linear_first: Residual) -> None:
+    model = linear_first(blocks=1, width=16, inner=16)  # the stem can take over the branch, fewer units cannot
     with_drops, without = (api.prune(ir.to_proto(model), macs=0.3, drop_branches=how).report for how in (True, False))
     assert with_drops["dropped_branches"] and not without["dropped_branches"]
     assert with_drops["macs_ratio"] <= 0.5 and without["macs_ratio"] <= 0.5
