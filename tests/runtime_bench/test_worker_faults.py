@@ -159,10 +159,12 @@ def test_an_interpreter_without_onnxruntime_is_said(tmp_path: Path) -> None:
         Worker(Target("cpu"), command=[sys.executable, "-c", program])
 
 
+# Tests that run in the background inherit an ignored SIGINT; the parent is to be one that it interrupts.
 PARENT = """
-import sys, time
+import signal, sys, time
 from runtime_bench.client import Worker
 from runtime_bench.target import Target
+signal.signal(signal.SIGINT, signal.default_int_handler)
 worker = Worker(Target("cpu"), command=[sys.executable, "-c", {script!r}])
 print(worker.hello["pid"], worker._home.name, flush=True)
 try:
@@ -188,11 +190,14 @@ def test_no_worker_survives_its_parent(number: signal.Signals) -> None:
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
         assert parent.stdout is not None
-        pid, home = parent.stdout.readline().split()
-        time.sleep(0.2)
-        parent.send_signal(number)
-        assert gone(int(pid))
-        parent.wait(10)
+        try:
+            pid, home = parent.stdout.readline().split()
+            time.sleep(0.2)
+            parent.send_signal(number)
+            assert gone(int(pid))
+            parent.wait(10)
+        finally:
+            parent.kill()
     assert not Path(home).exists()
 
 
