@@ -26,9 +26,13 @@ def _unwind(number: int, frame: FrameType | None) -> None:
 
 
 def install(*, debug: bool) -> None:
-    """Makes signals unwind the stack, so that nothing is left behind, and unexpected exceptions one line."""
+    """Makes signals unwind the stack, so that nothing is left behind, and unexpected exceptions one line.
+
+    A SIGHUP that is ignored stays so: `nohup` is to outlive its terminal.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _unwind)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _unwind)
     if not debug:
         sys.excepthook = _one_line_hook
 

@@ -66,6 +66,20 @@ def test_a_signal_ends_the_run_and_leaves_nothing(tmp_path: Path, number: str, c
     assert left == {"slow.py", "started", "temporary"}
 
 
+@pytest.mark.parametrize(("before", "survives"), [("SIG_IGN", True), ("SIG_DFL", False)])
+def test_nohup_outlives_a_hangup(before: str, survives: bool) -> None:
+    script = f"""
+import os, signal
+from onnxprune.cli import signals
+signal.signal(signal.SIGHUP, signal.{before})
+signals.install(debug=False)
+os.kill(os.getpid(), signal.SIGHUP)
+print("alive")
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (run.stdout == "alive\n", run.returncode == 0) == (survives, survives)
+
+
 def test_a_closed_pipe_is_no_error_message() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
