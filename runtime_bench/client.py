@@ -165,7 +165,8 @@ class Worker:
         """Seconds of a tiny model, loaded and unloaded within this request."""
         self._model = str(model)
         limit = min(self.timeout, PROBE_SECONDS)
-        value = self.ask("probe", limit, model=str(model), min_ns=min_ns, **self._settings()).get("ns")
+        settings = {**self._settings(), "shapes": {}}  # the target's are meant for the inputs of its own model
+        value = self.ask("probe", limit, model=str(model), min_ns=min_ns, **settings).get("ns")
         if not isinstance(value, int) or value <= 0:
             raise self._garbage("no time")
         return value * 1e-9

@@ -32,15 +32,15 @@ _NUMPY_TYPES = {
 }
 
 
-def run_once(source: Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> None:
-    """Loads a model and runs it once on neutral inputs. ModelError with the runtime's reason when every attempt fails.
+def run_once(source: Path | bytes, inputs: Mapping[str, np.ndarray] | None = None) -> None:
+    """Loads a model and runs it once. ModelError with the runtime's reason when every attempt fails.
 
-    Without `shapes`, symbolic dimensions are tried at several sizes. A model with inputs that are no tensors is only
-    loaded.
+    Without `inputs` it gets neutral ones, and symbolic dimensions are tried at several sizes. A model with inputs that
+    are no tensors is then only loaded.
     """
     session = open_session(source)
     reason = ""
-    for feeds in _attempts(session, shapes):
+    for feeds in _attempts(session) if inputs is None else [inputs]:
         if feeds is None:
             return
         try:
@@ -96,7 +96,7 @@ def _reason(error: Exception) -> str:
     return sanitise(_ERROR_CODE.sub("", str(error)))
 
 
-def _attempts(session: Any, shapes: Mapping[str, Sequence[int]] | None) -> Iterator[dict[str, np.ndarray] | None]:
+def _attempts(session: Any) -> Iterator[dict[str, np.ndarray] | None]:
     """Feeds to try in turn; None when inputs of this kind cannot be made."""
     try:
         inputs = [(entry.name, _numpy_type(entry.type), entry.shape) for entry in session.get_inputs()]
@@ -106,10 +106,9 @@ def _attempts(session: Any, shapes: Mapping[str, Sequence[int]] | None) -> Itera
         yield None
         return
     symbolic = any(not isinstance(dim, int) for _, _, shape in inputs for dim in shape)
-    sizes = _SYMBOLIC_SIZES if symbolic and shapes is None else (1,)
-    given = shapes or {}
+    sizes = _SYMBOLIC_SIZES if symbolic else (1,)
     for size, value in itertools.product(sizes, (0, 1)):
-        dims = {name: tuple(given.get(name, _dims(shape, size))) for name, _, shape in inputs}
+        dims = {name: _dims(shape, size) for name, _, shape in inputs}
         if sum(int(np.prod(shape, dtype=np.float64)) for shape in dims.values()) > _LARGEST_FEED:
             continue
         yield {name: _neutral(dtype, dims[name], value) for name, dtype, _ in inputs if dtype is not None}

@@ -8,9 +8,10 @@ expansion without bound, checked by onnx, and run once on neutral inputs, the la
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.checker
 import onnx_graphsurgeon as gs
@@ -30,13 +31,13 @@ _MEMORY_PER_BYTE = 3
 def validate(
     source: str | os.PathLike[str] | onnx.ModelProto,
     *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs: Mapping[str, np.ndarray] | None = None,
     memory_bytes: int | None = None,
     seconds: float = 30.0,
 ) -> Model:
     """Reads the model, checks it, runs it once, and returns it.
 
-    `shapes` are input shapes to run with (otherwise symbolic dimensions are tried at several sizes), `memory_bytes`
+    `inputs` are values to run with (otherwise neutral ones, with symbolic dimensions at several sizes), `memory_bytes`
     bounds the address space (default: 2 GiB and three times the model), `seconds` the time.
 
     Raises ModelError when the model is malformed or cannot run, LimitError when it exceeds a limit, UsageError when
@@ -54,17 +55,17 @@ def validate(
     check_functions(model.header, (node.op for node in model.graph.nodes))
     _check_weights(model)
     limit = _SPARE_MEMORY + _MEMORY_PER_BYTE * size if memory_bytes is None else memory_bytes
-    sandbox.call(check_and_run, subject, shapes, memory_bytes=limit, seconds=seconds, label="a trial run")
+    sandbox.call(check_and_run, subject, inputs, memory_bytes=limit, seconds=seconds, label="a trial run")
     return model
 
 
-def check_and_run(source: Path | bytes, shapes: Mapping[str, Sequence[int]] | None) -> None:
+def check_and_run(source: Path | bytes, inputs: Mapping[str, np.ndarray] | None) -> None:
     """The part of `validate` that runs in the sandbox."""
     try:
         onnx.checker.check_model(str(source) if isinstance(source, Path) else source)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(f"the ONNX checker refuses the model: {sandbox.sanitise(str(error))}") from error
-    trial.run_once(source, shapes)
+    trial.run_once(source, inputs)
 
 
 def _check_weights(model: Model) -> None:

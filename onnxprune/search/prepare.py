@@ -51,11 +51,11 @@ def prepare(
     """
     progress.stage("reading", path.name)
     source = ir.load(path)
-    ir.validate(path)
     if freeze_initializers:
         ir.freeze_initializers(source)
     open_dimensions(source, input_shapes)  # before anything runs at a shape that cannot be
     feeds = load_feeds(calib_data, source, seed, input_shapes)
+    ir.validate(path, inputs=None if feeds.synthetic else next(feeds.calls(1)))
     progress.stage("canonicalising")
     context = PassContext(feeds=feeds.take(range(min(len(feeds), 4))), seed=seed)
     base, records = canonicalize_model(source, context, keep_batchnorm=keep_batchnorm)

@@ -24,7 +24,7 @@ def test_symbolic_sizes_that_must_be_large(make_model):
     proto = make_model([helper.make_node("Conv", ["x", "w"], ["y"])], [entry], [output], [kernel])
     ir.validate(proto)
     with pytest.raises(ModelError, match="cannot run"):
-        ir.validate(proto, shapes={"x": (1, 1, 4, 4)})
+        ir.validate(proto, inputs={"x": np.zeros((1, 1, 4, 4), np.float32)})
 
 
 def broken(small_cnn, change):
