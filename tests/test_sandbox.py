@@ -141,7 +141,13 @@ def test_native_output_is_captured_and_shown_on_death(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-SLEEPER = "import time; print('ready', flush=True); time.sleep(60)"
+# In the background SIGINT is inherited as ignored; this child is to be one that it ends.
+SLEEPER = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print("ready", flush=True)
+time.sleep(60)
+"""
 SUPERVISOR = f"""
 import sys
 from onnxprune import sandbox
