@@ -13,7 +13,7 @@ from onnxprune.errors import ModelError
 from onnxprune.ir import light, trial, types
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
-from onnxprune.ir.query import feed_inputs
+from onnxprune.ir.query import feed_inputs, has_subgraph
 
 _PROBE_SECONDS = 120.0
 _TENSOR = "tensor_type"
@@ -41,7 +41,8 @@ def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, t
     Static inference first; what depends on shape arithmetic is found by running the graph once in the sandbox, with
     zero weights, on zeros, returning shapes only. Shapes that depend on values (NonZero) are those of such a run.
     Sequences, maps and optionals have no shape and are left out. Inputs that are not named keep their declared shape,
-    with 1 for symbolic dimensions. Raises ModelError when a shape does not fit the model.
+    with 1 for symbolic dimensions. Where zeros lead an If or a Loop to a path that cannot run, what static inference
+    does not know is left out. Raises ModelError when a shape does not fit the model.
     """
     fixed = model.copy()
     _set_inputs(fixed, inputs)
@@ -51,7 +52,11 @@ def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, t
     shapes = {name: tuple(int(dim) for dim in tensor.shape) for name, tensor in found.items() if is_static(tensor)}
     unknown = [name for name, tensor in found.items() if name not in shapes and _is_tensor(tensor)]
     if unknown:
-        shapes.update(zip(unknown, _probe(fixed, unknown), strict=True))
+        try:
+            shapes.update(zip(unknown, _probe(fixed, unknown), strict=True))
+        except ModelError:
+            if not any(has_subgraph(node) for node in fixed.graph.nodes):
+                raise
     return {name: shapes[name] for name in found if name in shapes}
 
 

@@ -242,15 +242,15 @@ def _evaluated(evaluate: Callable[[Any], float], path: Path) -> float:
 
 def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
     goal = work.options.goal
-    if outcome.finished is None and not work.graph.groups and not work.branches:
-        return TargetNotMetError(
-            f"the target {goal.text} cannot be met: nothing in this model can be pruned; onnxprune analyze says why"
-            f"{_pinned(work.base)}"
-        )
     if outcome.floor is not None:
         ratio, seconds = max(zip(outcome.floor, outcome.baseline_s, strict=True))
-        floor = f"{ratio:.3f}x of the input model ({ratio * seconds * 1e3:.3g} ms){_pinned(work.base)}"
-        return TargetNotMetError(f"the target {goal.text} cannot be met: the lowest latency measured is {floor}")
+        floor = f"the lowest latency measured is {ratio:.3f}x of the input model ({ratio * seconds * 1e3:.3g} ms)"
+        why = (
+            ""
+            if work.graph.groups or work.branches
+            else "nothing in this model can be pruned (see onnxprune analyze), "
+        )
+        return TargetNotMetError(f"the target {goal.text} cannot be met: {why}{floor}{_pinned(work.base)}")
     assert outcome.certificate is not None
     share = outcome.certificate.share(goal, bound=True)
     return TargetNotMetError(
