@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune import ir
+from onnxprune import ir, report_html
 from onnxprune.canonical import canonicalize, canonicalize_model
 from onnxprune.channels import ChannelGraph
 from onnxprune.errors import OnnxpruneError
@@ -54,6 +54,7 @@ def compress(
     evaluate: Evaluate | None = None,
     output: str | Path | None = None,
     report: str | Path | None = None,
+    html: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Result:
@@ -62,7 +63,8 @@ def compress(
     target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input
     name, an .npz or a folder. evaluate: FUNC(session) -> float, higher is better. options: the fields of
     `onnxprune.search.compression.Request`, named like the options of the command line (threads, batch, input_shapes,
-    precision, drop_branches, max_drift, max_drop, seed, best_effort, ...).
+    precision, drop_branches, max_drift, max_drop, seed, best_effort, ...). output, report (JSON) and html are files
+    to write.
 
     Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
     """
@@ -75,7 +77,7 @@ def compress(
             evaluate=evaluate,
             **options,
         )
-        return _run(lambda told: compression.run(request, Path(folder), told), output, report, progress)
+        return _run(lambda told: compression.run(request, Path(folder), told), output, report, progress, html)
 
 
 def prune(
@@ -102,14 +104,17 @@ def _run(
     output: str | Path | None,
     report: str | Path | None,
     progress: Progress | None,
+    html: str | Path | None = None,
 ) -> Result:
-    """Runs, writes the report first and the model last, and raises what the run ended with."""
+    """Runs, writes the reports first and the model last, and raises what the run ended with."""
     told = Stopwatch(progress or SilentProgress())
     model, facts, error = work(told)
     facts.seconds, facts.stages = round(told.seconds, 3), told.stages
     if report is not None:
         Path(report).write_text(facts.to_json(), encoding="utf-8")
     plain = facts.to_dict()
+    if html is not None:
+        Path(html).write_text(report_html.render(plain), encoding="utf-8")
     if model is not None and output is not None:
         ir.save(model, Path(output), overwrite=True)
     if error is not None:

@@ -55,6 +55,9 @@ UNITS = {
     "evaluation": "search",
     "pipeline_text": "pipeline",
     "progress": "errors",
+    "report_html": "report",
+    "report_svg": "report",
+    "report_text": "report",
     "units": "errors",
     "verification": "pipeline",
 }

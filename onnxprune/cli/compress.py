@@ -39,6 +39,7 @@ from onnxprune.units import Target
 @click.option("--best-effort", is_flag=True, help="Write the best model also where the target is not met.")
 @params.canonical
 @params.report
+@click.option("--html", type=params.FILE, metavar="FILE.html", help="Write the report as one HTML page.")
 @click.option("--dump-canonical", type=params.FILE, metavar="FILE", help="Write the canonical model.")
 @click.option("--dump-ir", type=params.FILE, metavar="FILE", help="Write the canonical model as text.")
 @click.option("--config", type=params.FILE, metavar="FILE.toml", help="Options as TOML; the command line wins.")
@@ -79,7 +80,11 @@ def _run(given: dict[str, Any]) -> int:
     job.writes(
         output=None if given["dry_run"] else output,
         report=given["report"],
-        **{"canonical model": given["dump_canonical"], "text form": given["dump_ir"]},
+        **{
+            "HTML report": given["html"],
+            "canonical model": given["dump_canonical"],
+            "text form": given["dump_ir"],
+        },
     )
     evaluate = _evaluation(given)
     with job:
@@ -101,6 +106,7 @@ def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
         "drop_branches": not given["no_drop_branches"],
         "pipeline": given["pipeline"],
         "best_effort": given["best_effort"],
+        "html": job.staged(given["html"]),
         "dump_canonical": job.staged(given["dump_canonical"]),
         "dump_ir": job.staged(given["dump_ir"]),
         "cache_dir": None if given["cache_dir"] is None else str(given["cache_dir"]),

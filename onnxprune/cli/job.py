@@ -11,6 +11,7 @@ from onnxprune.cli import supervise, tables
 from onnxprune.cli.paths import check_input, check_outputs
 from onnxprune.cli.staging import Staging
 from onnxprune.errors import AccuracyError, TargetNotMetError, UsageError
+from onnxprune.report_text import result_rows
 
 _EXCLUSIVE = ("quiet", "verbose")
 
@@ -99,7 +100,7 @@ class Job:
     def show_result(self, report: dict[str, Any]) -> None:
         """Prints the before and after of a compression on stdout."""
         if not self._given["quiet"]:
-            tables.show(tables.result_rows(report))
+            tables.show(result_rows(report))
             for line in tables.result_lines(report, self._writes.get("output")):
                 tables.say(line)
 

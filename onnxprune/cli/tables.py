@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.progress import aligned, one_line
-from onnxprune.units import bytes_text, count_text, time_text
+from onnxprune.report_text import target_text
+from onnxprune.units import time_text
 
 Row = Sequence[str]
 Facts = Mapping[str, Any]
@@ -46,57 +47,10 @@ def show(rows: Sequence[Row]) -> None:
     Console(file=sys.stdout).print(table)
 
 
-def result_rows(report: Facts) -> list[Row]:
-    """Returns the before and after of a report: latency per EP, then size, then what the outputs lost."""
-    rows: list[Row] = [("", "before", "after", "change")]
-    for ep in report["result"]:
-        rows.extend(_latency_rows(report, ep))
-    before, after = report["model"], report.get("output")
-    if after:
-        for name, key, text in (
-            ("parameters", "params", count_text),
-            ("MACs", "macs", count_text),
-            ("size", "bytes", bytes_text),
-        ):
-            rows.append((name, text(before[key]), text(after[key]), _change(before[key], after[key])))
-
-        rows.append(("nodes", str(before["nodes"]), str(after["nodes"]), ""))
-    metric, drift = report.get("eval"), report.get("drift")
-    if metric and metric["after"] is not None:
-        change = f"{metric['after'] - metric['before']:+.2f}"
-        rows.append((metric["metric"], f"{metric['before']:.2f}", f"{metric['after']:.2f}", change))
-    if drift:
-        error = drift["value"]
-        rows.append(("relative output error", "", "not a number" if error is None else f"{error:.4f}", ""))
-    return rows
-
-
-def _latency_rows(report: Facts, ep: str) -> Iterator[Row]:
-    before, after = report["baseline"].get(ep), report["result"][ep]
-    if before is None:
-        return
-    speedup = report["speedup"].get(ep)
-    for name, key in (("P50", "p50_ms"), ("P90", "p90_ms"), ("P99", "p99_ms")):
-        change = _change(before[key], after[key])
-        if key == "p50_ms" and speedup:
-            change = f"{speedup['ratio']:.3f}x (95 %: at most {speedup['upper95']:.3f}x) {speedup['verdict']}"
-        bound = f" (95 %: at most {time_text(after['p50_upper95_ms'] / 1e3)})" if key == "p50_ms" else ""
-        yield f"latency {name}, {ep}", time_text(before[key] / 1e3), time_text(after[key] / 1e3) + bound, change
-
-
-def _change(before: float, after: float) -> str:
-    return f"{after / before:.3f}x" if before else ""
-
-
 def result_lines(report: Facts, output: Path | None) -> Iterator[str]:
     """Yields what is said below the table: notes, the target, and where the model is."""
     yield from report.get("notes", ())
-    target = report["target"]
-    asked = {
-        "ratio": f"{target['value']:g}x",
-        "seconds": time_text(target["value"]),
-        "macs": f"{target['value']:g}x of the MACs",
-    }.get(target["kind"])
+    asked = target_text(report["target"])
     if asked:
         yield f"target {asked}: {'met' if report['met'] else 'NOT met'}, in {report['seconds']:.0f} s"
     if output is not None:

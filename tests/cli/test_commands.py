@@ -47,6 +47,8 @@ class Engine:
         options = request["options"]
         if options.get("report"):
             Path(options["report"]).write_text(json.dumps(self.result))
+        if options.get("html"):
+            Path(options["html"]).write_text("<!DOCTYPE html>")
         if options.get("output") and self.writes_model:
             Path(options["output"]).write_bytes(b"small")
         if self.side_file:
@@ -121,6 +123,7 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
         "keep_batchnorm": True,
         "cache_dir": "k",
         "report": None,
+        "html": None,
         "dump_canonical": None,
     }
     assert engine.limits == supervise.Limits(9_000_000_000, 120.0)
@@ -140,8 +143,8 @@ def test_an_unmet_target_keeps_the_report_and_no_model(
     engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, code: int
 ) -> None:
     engine.error, engine.writes_model, engine.result = error, False, {**REPORT, "met": False, "output": None}
-    assert main(["m.onnx", "--target-latency", "0.5x", "--report", "r.json"]) == code
-    assert names(tmp_path) == {"r.json"}
+    assert main(["m.onnx", "--target-latency", "0.5x", "--report", "r.json", "--html", "sub/r.html"]) == code
+    assert names(tmp_path) == {"r.json", "sub/r.html"}
     assert json.loads((tmp_path / "r.json").read_text())["met"] is False
     assert capsys.readouterr() == ("", f"error: {error}\n")
 
@@ -165,7 +168,7 @@ def test_any_other_end_leaves_nothing(
     engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
 ) -> None:
     engine.error = error
-    assert main(["m.onnx", "--target-latency", "0.5x", "--report", "r.json"]) == code
+    assert main(["m.onnx", "--target-latency", "0.5x", "--report", "r.json", "--html", "r.html"]) == code
     assert names(tmp_path) == set()
     assert capsys.readouterr().err.count("\n") == 1
 
