@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,7 @@ def from_report(case: Case, report: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": speedup.get("verdict"),
         "landing": ratio / goal if compress and ratio is not None and report.get("met") else None,
         "least_above": min((value for value in tried if value > goal), default=None) if compress else None,
+        "nothing_between": compress and _nothing_between(report.get("notes", ()), goal),
         "lossless_met": bool(compress and report.get("met") and not rounds),
         "floor": next(iter(report.get("floor", {}).values()), None),
         "params_ratio": report.get("params_ratio"),
@@ -217,6 +219,17 @@ def from_report(case: Case, report: Mapping[str, Any]) -> dict[str, Any]:
         "stages": report.get("stages", {}),
         "notes": report.get("notes", []),
     }
+
+
+def _nothing_between(notes: Sequence[str], goal: float) -> bool:
+    """Whether the report says that every level that loses less measured above the target."""
+    for note in notes:
+        if "no larger level loses less" in note:
+            return True
+        found = re.search(r"the next larger level measured ([0-9.]+)x", note)
+        if found:
+            return float(found[1]) > goal
+    return False
 
 
 def last_line(text: str) -> str:

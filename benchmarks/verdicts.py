@@ -58,7 +58,7 @@ def checks(case: Case, row: Row, rows: Rows) -> Checks:
 def _lands(row: Row) -> bool:
     low, high = LANDING
     share = row["landing"]
-    return share is not None and (low < share or row["lossless_met"]) and share <= high
+    return share is not None and (low < share or row["lossless_met"] or row.get("nothing_between")) and share <= high
 
 
 def _like_partner(case: Case, row: Row, rows: Rows) -> bool | None:
@@ -99,6 +99,8 @@ def landing_note(case: Case, row: Row) -> str | None:
         return None
     if row["lossless_met"]:
         return f"{case.name}: the lossless passes alone meet the target"
+    if row.get("nothing_between"):
+        return f"{case.name}: no level between this one and the target loses less, says its report"
     above = row["least_above"]
     if above is None:
         return f"{case.name}: lands low, and no model above the target was tried"

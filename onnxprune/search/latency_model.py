@@ -120,7 +120,7 @@ def plan_table(
     finish: Finish,
     tag: str,
 ) -> TablePlan:
-    """The table entries of a whole graph in one scheme.
+    """The table entries of a whole graph in one scheme. Groups without levels stay as they are.
 
     `shapes`: concrete shape of every tensor of `base`. `levels`: widths of each group, ascending. `branch_of`: node key
     -> index in the drop order. `finish` turns the float model of a cluster into the scheme's form, `tag` names scheme
@@ -132,7 +132,7 @@ def plan_table(
     first: dict[str, list[str]] = {}
     for cluster in clusters(base, graph):
         sub = extract(base, cluster, shapes)
-        local = restricted(graph, sub)
+        local = tuple(group for group in restricted(graph, sub) if group.name in levels)
         names = [group.name for group in local]
         signature = _signature(sub, local, shapes, levels)
         if signature not in known:

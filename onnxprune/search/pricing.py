@@ -47,6 +47,19 @@ def price(
     return _terms(_plan(work, levels, branch_of, scheme), table, tell)
 
 
+def branch_seconds(work: Workspace, scheme: Scheme | None) -> dict[str, float]:
+    """What each residual branch takes by the table in a scheme, at full width, summed over the targets."""
+    plan = _plan(work, {}, {}, None if scheme is None else replace(scheme, exclude=()))
+    totals = dict.fromkeys((branch.name for branch in work.branches), 1e-9)
+    for table in work.tables:
+        terms = _terms(plan, table, lambda text: None)
+        for branch in work.branches:
+            inside = set(branch.dropped)
+            parts = (t.seconds for t, cluster in zip(terms, plan.priced, strict=True) if cluster.nodes & inside)
+            totals[branch.name] += float(sum(parts))
+    return totals
+
+
 def _plan(
     work: Workspace, levels: Mapping[str, tuple[int, ...]], branch_of: Mapping[str, int], scheme: Scheme | None
 ) -> TablePlan:

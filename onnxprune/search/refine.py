@@ -23,9 +23,9 @@ from onnxprune.search.solve import LatencyTerm, Problem, Solution, cheapest, eva
 from onnxprune.search.workspace import Workspace
 from passes.quantization import Scheme, fake_quantize_for_latency
 
-LANDING = 0.975
+LANDING = 0.985
 """Where in the target a round aims: above it the bound of the certified P50 may pass the target."""
-CLOSE = (0.955, 0.988)
+CLOSE = (0.965, 0.994)
 """Share of the target at which no further round is needed."""
 
 CONFIRMED = 0.997

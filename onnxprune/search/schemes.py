@@ -25,6 +25,7 @@ WORTH = 0.97  # a scheme must take at most this share of the float model's laten
 CALIBRATION_SAMPLES = 96
 EXCLUDED = (1, 2, 4, 8)
 VARIANT = 0.97  # a variant with nodes in float must take at most this share of the scheme's latency
+PATIENCE = 2  # variants in a row that gain nothing before the others are not tried
 TOLERABLE = 2e-3  # squared drift of quantization alone below which no node needs to stay in float
 
 
@@ -80,9 +81,15 @@ def _excluding(
     work: Workspace, scheme: Scheme, choices: Sequence[tuple[str, ...]], ratio: float
 ) -> list[tuple[Scheme, float]]:
     """The fastest of a scheme's variants with these nodes in float, where it is faster than the scheme as it stands."""
-    variants = [_measured(work, replace(scheme, exclude=exclude)) for exclude in choices]
-    faster = [pair for pair in variants if pair is not None and pair[1] < VARIANT * ratio]
-    return sorted(faster, key=lambda pair: pair[1])[:1]
+    best: list[tuple[Scheme, float]] = []
+    patience = PATIENCE
+    for exclude in choices:
+        pair = _measured(work, replace(scheme, exclude=exclude))
+        if pair is not None and pair[1] < VARIANT * (best[0][1] if best else ratio):
+            best, patience = [pair], PATIENCE
+        elif (patience := patience - 1) == 0:
+            break
+    return best
 
 
 def _exact_where_it_hurts(work: Workspace, options: Sequence[SchemeOption], plain: float) -> list[SchemeOption]:

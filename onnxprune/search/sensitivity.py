@@ -32,8 +32,10 @@ class Sensitivity:
     probes: Mapping[str, Sequence[level_choice.Probe]]
 
 
-def measure_sensitivity(work: Workspace) -> Sensitivity:
-    """Prices the loss of every level of every group and of every branch."""
+def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = None) -> Sensitivity:
+    """Prices the loss of every level of every group and of every branch. `saved`: what dropping each branch saves, by
+    name, in any unit; its MACs where nothing better is known.
+    """
     work.progress.stage("ranking units", f"{len(work.graph.groups)} groups")
     curves = build_levels(
         work.base, work.graph, None, work.options.criterion, work.options.seed, statistics=work.statistics
@@ -44,13 +46,12 @@ def measure_sensitivity(work: Workspace) -> Sensitivity:
     drops = DropOrder()
     if work.options.drop_branches:
         work.progress.stage("ranking branches", f"{len(work.branches)} branches")
-        saved = branch_macs(work, work.branches)
         drops = drop_order(
             work.base,
             work.branches,
             work.probe_feeds(),
             work.fitting,
-            saved,
+            saved or branch_macs(work, work.branches),
             lambda text: work.progress.stage("ranking branches", text),
         )
     branch_of_node = {key: index for index, branch in enumerate(drops.branches) for key in branch.dropped}
