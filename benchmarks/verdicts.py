@@ -58,7 +58,8 @@ def checks(case: Case, row: Row, rows: Rows) -> Checks:
 def _lands(row: Row) -> bool:
     low, high = LANDING
     share = row["landing"]
-    return share is not None and (low < share or row["lossless_met"] or row.get("nothing_between")) and share <= high
+    excused = bool(row["lossless_met"] or row["nothing_between"])
+    return share is not None and (low < share or excused) and share <= high
 
 
 def _like_partner(case: Case, row: Row, rows: Rows) -> bool | None:
@@ -99,7 +100,7 @@ def landing_note(case: Case, row: Row) -> str | None:
         return None
     if row["lossless_met"]:
         return f"{case.name}: the lossless passes alone meet the target"
-    if row.get("nothing_between"):
+    if row["nothing_between"]:
         return f"{case.name}: no level between this one and the target loses less, says its report"
     above = row["least_above"]
     if above is None:

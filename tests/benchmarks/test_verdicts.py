@@ -42,6 +42,7 @@ GOOD: dict[str, Any] = {
     "landing": 0.44 / 0.45,
     "least_above": None,
     "lossless_met": False,
+    "nothing_between": False,
     "floor": None,
     "params_ratio": 0.5,
     "macs_ratio": 0.4,
@@ -95,11 +96,12 @@ def test_the_other_export_is_judged_by_its_partner() -> None:
     assert checks(case, GOOD, {"net-0.45x": {**GOOD, "after": 0.9351}})["as net-0.45x"] is False
 
 
-def test_landing_low_is_excused_only_by_a_lossless_model() -> None:
+def test_landing_low_is_excused_only_by_a_lossless_model_or_by_what_lies_above() -> None:
     low = {**GOOD, "landing": 0.7}
     assert checks(CASE, low, {})["landing"] is False
     assert checks(CASE, {**low, "lossless_met": True}, {})["landing"] is True
     assert "lossless" in str(landing_note(CASE, {**low, "lossless_met": True}))
+    assert checks(CASE, {**low, "nothing_between": True}, {})["landing"] is True
     assert "0.470x" in str(landing_note(CASE, {**low, "least_above": 0.47}))
     assert landing_note(CASE, GOOD) is None
 
@@ -136,6 +138,11 @@ def test_the_report_is_read() -> None:
     assert row["least_above"] == 0.47
     assert row["lossless_met"] is False
     assert from_report(CASE, {**report, "search": []})["lossless_met"] is True
+    for note, excused in (("measured 0.951x", True), ("measured 0.310x", False)):
+        notes = [f"the certified latency is 0.554 of the target: the next larger level {note}"]
+        assert from_report(CASE, {**report, "notes": notes})["nothing_between"] is excused
+    notes = ["the certified latency is 0.554 of the target: no larger level loses less"]
+    assert from_report(CASE, {**report, "notes": notes})["nothing_between"] is True
     assert from_report(CASE, {"met": False, "floor": {"cpu": 0.6}})["floor"] == 0.6
     assert from_report(CASE, {})["met"] is None
 
