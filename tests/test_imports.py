@@ -22,7 +22,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 _IR = {"errors", "sandbox", "ir"}
 _STATS = _IR | {"channels", "stats"}
 _PASSES = _STATS | {"pipeline", "passes"}
-_SEARCH = _PASSES | {"runtime_bench", "search", "report"}
+_SEARCH = _PASSES | {"runtime_bench", "search"}
 MAY_IMPORT = {
     "errors": set(),
     "sandbox": {"errors"},
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "runtime_bench": {"errors", "sandbox", "runtime_bench"},
     "report": {"errors", "report"},
     "search": _SEARCH,
-    "api": _SEARCH | {"api"},
+    "api": _SEARCH | {"report", "api"},
     "cli": {"errors", "sandbox", "runtime_bench", "search", "report", "api", "cli"},
 }
 HEAVY = ("scipy", "onnxscript", "onnx", "onnxruntime", "onnx_graphsurgeon", "torch", "numpy", "networkx")

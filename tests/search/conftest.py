@@ -149,8 +149,8 @@ def formula_compare(models: Sequence[Path], target: Target, feeds: Any = None, *
 @pytest.fixture
 def formula_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every latency that the engine measures comes from the formula."""
-    monkeypatch.setattr("onnxprune.search.compression.Bench", FormulaBench)
-    monkeypatch.setattr("onnxprune.search.compression.LatencyTable", FormulaTable)
+    monkeypatch.setattr("onnxprune.api.compression.Bench", FormulaBench)
+    monkeypatch.setattr("onnxprune.api.compression.LatencyTable", FormulaTable)
     monkeypatch.setattr("onnxprune.search.certify.compare", formula_compare)
     monkeypatch.setattr("onnxprune.search.workspace.compare", formula_compare)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import channels, ir
+from onnxprune.api import facts
 from onnxprune.progress import SilentProgress
 from onnxprune.report import DriftFacts, LatencyFacts, ModelFacts, Report, SpeedupFacts, TargetFacts
-from onnxprune.search import facts
 from onnxprune.search.stopwatch import Stopwatch
 
 Residual = Callable[..., ir.Model]

@@ -12,11 +12,11 @@ from typing import Any
 import onnxruntime as ort
 
 from onnxprune import ir
+from onnxprune.api import facts
 from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
 from onnxprune.report import EvalFacts, Report, TargetFacts
-from onnxprune.search import facts
 from onnxprune.search.certify import Certificate, certify
 from onnxprune.search.engine import Outcome, search
 from onnxprune.search.finish import Finished

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from onnxprune import ir
+from onnxprune.api import facts
 from onnxprune.channels import Group
 from onnxprune.errors import DataError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.progress import Progress
 from onnxprune.report import Report, TargetFacts
-from onnxprune.search import facts
 from onnxprune.search.budget import for_macs
 from onnxprune.search.finish import finish
 from onnxprune.search.options import SearchOptions

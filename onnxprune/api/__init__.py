@@ -20,12 +20,12 @@ import numpy as np
 import onnx
 
 from onnxprune import ir, report_html
+from onnxprune.api import compression, pruning
 from onnxprune.canonical import canonicalize, canonicalize_model
 from onnxprune.channels import ChannelGraph
 from onnxprune.errors import OnnxpruneError
 from onnxprune.progress import Progress, SilentProgress
 from onnxprune.report import Report
-from onnxprune.search import compression, pruning
 from onnxprune.search.prepare import concrete_inputs, load_feeds, stored
 from onnxprune.search.stopwatch import Stopwatch
 from onnxprune.stats import model_drift
@@ -62,7 +62,7 @@ def compress(
 
     target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input
     name, an .npz or a folder. evaluate: FUNC(session) -> float, higher is better. options: the fields of
-    `onnxprune.search.compression.Request`, named like the options of the command line (threads, batch, input_shapes,
+    `onnxprune.api.compression.Request`, named like the options of the command line (threads, batch, input_shapes,
     precision, drop_branches, max_drift, max_drop, seed, best_effort, ...). output, report (JSON) and html are files
     to write.
 
@@ -92,7 +92,7 @@ def prune(
     """Prunes by `ratio` (fraction removed of every group), to `macs` (fraction left), or by `spec` (a JSON file or
     mapping of what stays).
 
-    No latency, no quantization. options: the fields of `onnxprune.search.pruning.Request`.
+    No latency, no quantization. options: the fields of `onnxprune.api.pruning.Request`.
     """
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         request = pruning.Request(path=stored(model, Path(folder)), calib_data=calib_data, **options)
