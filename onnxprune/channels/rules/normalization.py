@@ -54,14 +54,3 @@ def lrn(node: gs.Node, opset: int) -> Iterator[Link]:
     x = node.inputs[0]
     yield from pass_through(x, node.outputs[0])
     yield Pin(ref(x, 1), f"LRN sums over {integer(node, 'size', 0)} neighbouring channels")
-
-
-@op_rule("LpNormalization")
-def lp_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
-    x = node.inputs[0]
-    axis = axis_of(node, x, -1)
-    if axis == rank(x):
-        raise Barrier(f"axis {axis} is outside of {x.name}")
-    yield from pass_through(x, node.outputs[0])
-    if size(x, axis) is not None:
-        yield Inexact(ref(x, axis))

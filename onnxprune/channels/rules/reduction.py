@@ -38,8 +38,9 @@ def reduce(node: gs.Node, opset: int) -> Iterator[Link]:
         out += keep or axis not in reduced
 
 
+@op_rule("LpNormalization")
 @op_rule("Softmax", "LogSoftmax", since=13)
-def softmax(node: gs.Node, opset: int) -> Iterator[Link]:
+def over_one_axis(node: gs.Node, opset: int) -> Iterator[Link]:
     x = node.inputs[0]
     axis = axis_of(node, x, -1)
     if axis == rank(x):
