@@ -1,0 +1,31 @@
+"""Every family of networks, as either exporter of PyTorch writes it: found, pruned by 30 % everywhere, and proved."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+from all_families import FAMILIES
+from examine import Examination, examine
+from family import Exporter, Family, export
+
+pytestmark = pytest.mark.torch
+CASES = [pytest.param(f, e, id=f"{f.name}-{e}") for f in FAMILIES for e in f.exporters]
+
+
+def assert_holds(family: Family, found: Examination) -> None:
+    """The oracle holds, parameters fall as predicted, and what is prunable is at least what the family promises."""
+    assert not found.failure, found
+    assert found.params[1] == found.params[2] < found.params[0]
+    assert found.macs_share >= family.share, found
+
+
+@pytest.mark.parametrize(("family", "exporter"), CASES)
+def test_prune_thirty_percent_of_everything(family: Family, exporter: Exporter) -> None:
+    proto, feeds = export(family, exporter)
+    assert_holds(family, examine(proto, feeds))
+
+
+def test_every_family_says_what_keeps_the_rest() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+    assert all(family.share >= 0.9 or family.why for family in FAMILIES)
