@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import sandbox
 from onnxprune.errors import ModelError
-from onnxprune.ir import light, trial, types
+from onnxprune.ir import extra_shapes, light, trial, types
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
 from onnxprune.ir.query import feed_inputs, has_subgraph
@@ -22,14 +22,15 @@ _TENSOR = "tensor_type"
 def infer_shapes(model: Model) -> None:
     """Fills dtype and shape of the graph's Variables by ONNX shape inference, in place.
 
+    `extra_shapes` knows some operators that ONNX has no inference for.
+
     Inference starts from the inputs and weights alone. A dimension that it knows as a number replaces what is recorded;
     where it knows none, or the operator has no inference, what is recorded stays (`clear_shapes` forgets it first).
     Values are not propagated (an untrusted model could ask for any memory that way), so shapes that are computed at run
     time stay symbolic: `shapes_for` finds those. Raises ModelError when types or shapes contradict each other.
     """
     check_functions(model.header, (node.op for node in model.graph.nodes))
-    inferred = _infer(light.typed(model))
-    known = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    known = extra_shapes.infer(light.typed(model), model.graph.nodes, _infer)
     for tensor in model.all_tensors():
         if isinstance(tensor, gs.Variable) and tensor.name in known:
             _record(tensor, known[tensor.name])

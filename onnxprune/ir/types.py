@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 
 from onnxprune.ir import dtypes
 
 Dim = int | str | None
+
+
+class TensorType(NamedTuple):
+    """Element type and shape of a tensor; a dimension is a number, a symbol, or None."""
+
+    dtype: np.dtype[Any]
+    shape: Sequence[Dim]
+
+
+ShapeFunction = Callable[[gs.Node, Sequence[TensorType | None]], Sequence[TensorType | None]]
 
 
 def tensor_type(info: onnx.ValueInfoProto) -> tuple[np.dtype[np.generic] | None, list[Dim] | None]:
