@@ -1,4 +1,4 @@
-"""Residual branches that can leave: everything that only one operand of an Add needs, when the other operand can
+"""Residual branches that can leave: everything that only one operand of a sum needs, when the other operand can
 stand for the sum.
 """
 
@@ -6,21 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.stats import products
+from passes.block_removal.sums import is_sum, normalize_alone, redirect, sum_of
 
 _IDEMPOTENT = frozenset({"Relu", "Clip", "Identity"})
 
 
 @dataclass(frozen=True)
 class Branch:
-    """``add``: key of the Add node. Dropping replaces its ``output`` by its other operand ``kept`` and removes the
-    nodes ``dropped``.
+    """``add``: key of the node that sums (see `sums.is_sum`). Dropping replaces its ``output`` by its other operand
+    ``kept`` and removes the nodes ``dropped``.
 
-    ``operand``: position of the branch in the Add. ``contractions``: the products among the dropped nodes.
+    ``operand``: position of the branch in the sum. ``contractions``: the products among the dropped nodes.
     """
 
     name: str
@@ -35,19 +37,21 @@ class Branch:
 def branches(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) -> list[Branch]:
     """Every droppable residual branch, in graph order.
 
-    The nodes of a branch lead only to its Add, read nothing but constants and ancestors of the other operand, and
-    hold at least one contraction with a constant weight; the other operand has the shape of the sum. ``shapes``:
-    concrete shapes of the tensors, for models whose own are symbolic.
+    The nodes of a branch lead only to its sum, start from the other operand or an ancestor of it (and may read more: a
+    mask, an encoder's output), and hold at least one contraction with a constant weight; the other operand has the
+    shape of the sum. ``shapes``: concrete shapes of the tensors, for models whose own are symbolic.
     """
     weighted, captured, order = set(products(model)), ir.captured(model), _Order(model)
+    opset = model.opset()
     fixed = captured | {tensor.name for tensor in model.graph.outputs}
     found = []
     for node in model.graph.nodes:
-        if node.op != "Add" or ir.domain(node) or len(node.inputs) != 2 or node.inputs[0] is node.inputs[1]:
+        if not is_sum(node, opset):
             continue
         options = [_branch(node, operand, weighted, fixed, order, shapes) for operand in (0, 1)]
         usable = [option for option in options if option is not None]
-        if usable and node.outputs[0].name not in captured:
+        total = sum_of(node)
+        if usable and (total is None or total.name not in (captured if node.op == "Add" else fixed)):
             found.append(max(usable, key=lambda option: len(option.contractions)))
     return found
 
@@ -60,7 +64,8 @@ def _branch(
     order: _Order,
     shapes: Mapping[str, Sequence[int]] | None,
 ) -> Branch | None:
-    start, kept, output = add.inputs[operand], add.inputs[1 - operand], add.outputs[0]
+    start, kept, total = add.inputs[operand], add.inputs[1 - operand], sum_of(add)
+    output = add.outputs[0] if total is None else total
     if isinstance(start, gs.Constant) or isinstance(kept, gs.Constant) or not _same_shape(kept, output, shapes):
         return None
     cone = _cone(add, start, fixed | {kept.name})
@@ -106,17 +111,18 @@ class _Order:
         self._position = {ir.node_key(node): place for place, node in enumerate(model.graph.nodes)}
 
     def reaches(self, tensor: gs.Tensor, wanted: Mapping[str, gs.Tensor]) -> bool:
-        """Whether ``tensor`` depends on all of ``wanted`` or is one of them."""
+        """Whether ``tensor`` depends on one of ``wanted`` or is one of them, or nothing is wanted."""
         first = min((self._place(goal) for goal in wanted.values()), default=0)
         seen = {tensor.name}
-        pending = [tensor]
-        while pending:
-            current = pending.pop()
-            if self._place(current) > first:
-                fresh = [t for t in current.inputs[0].inputs if t.name and t.name not in seen]
-                seen.update(t.name for t in fresh)
-                pending += fresh
-        return set(wanted) <= seen
+        pending = [(-self._place(tensor), tensor.name, tensor)]
+        while pending and not wanted.keys() & seen:
+            place, _, current = heappop(pending)  # the latest first: residual streams meet their branch soon
+            if -place > first:
+                for source in current.inputs[0].inputs:
+                    if source.name and source.name not in seen:
+                        seen.add(source.name)
+                        heappush(pending, (-self._place(source), source.name, source))
+        return not wanted or bool(wanted.keys() & seen)
 
     def _place(self, tensor: gs.Tensor) -> int:
         """Of the node that writes the tensor; -1 for inputs and constants."""
@@ -135,12 +141,16 @@ def drop(model: ir.Model, chosen: Iterable[Branch]) -> dict[str, str]:
     aliases: dict[str, str] = {}
     for node in list(model.graph.nodes):
         branch = picked.get(ir.node_key(node))
-        if branch is None or node.op != "Add":
+        if branch is None:
             continue
-        kept, output = node.inputs[1 - branch.operand], node.outputs[0]
-        output_name = output.name
-        _bypass(model, node, kept)
-        aliases[kept.name] = output_name
+        kept, total = node.inputs[1 - branch.operand], sum_of(node)
+        output_name = "" if total is None else total.name
+        if node.op == "Add":
+            _bypass(model, node, kept)
+        else:
+            kept = normalize_alone(model, node, kept)
+        if output_name:
+            aliases[kept.name] = output_name
         for user in ir.consumers(kept):
             if _repeats(kept, user):
                 aliases[kept.name] = user.outputs[0].name
@@ -152,10 +162,7 @@ def drop(model: ir.Model, chosen: Iterable[Branch]) -> dict[str, str]:
 def _bypass(model: ir.Model, node: gs.Node, kept: gs.Tensor) -> None:
     """Readers of the node's output read ``kept``; a graph output becomes an Identity of it."""
     output = node.outputs[0]
-    for user in ir.consumers(output):
-        for place, tensor in enumerate(user.inputs):
-            if tensor is output:
-                user.inputs[place] = kept
+    redirect(output, kept)
     place = next(index for index, other in enumerate(model.graph.nodes) if other is node)
     is_output = any(tensor is output for tensor in model.graph.outputs)
     node.inputs.clear()

@@ -132,3 +132,73 @@ def test_long_chains_take_linear_time():
     body = "\n".join([*lines, "y = Relu(h1500)"])
     text = f'<ir_version: 8, opset_import: ["" : 17]>\nnet (float[n, 4] x) => (float[n, 4] y) {{\n{body}\n}}'
     assert len(branches(parse(text))) == 1500
+
+
+MASKED = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[n, 4] x, float[n, 4] mask) => (float[n, 4] y) {
+  h = MatMul(x, w1)
+  m = Add(h, mask)
+  d = MatMul(m, w2)
+  y = Add(d, x)
+}
+"""
+
+
+def test_a_branch_may_read_a_mask_beside_the_stream():
+    (branch,) = branches(parse(MASKED))
+    assert (branch.kept, branch.contractions) == ("x", ("d", "h"))
+
+
+def test_a_search_for_the_start_of_a_branch_meets_the_nearest_ancestor_first():
+    """The mask is made before everything else; the stream it does not lead to is long."""
+    lines = ["s0 = Relu(x)", "z = Relu(mask)"]
+    for k in range(600):
+        lines += [f"a{k} = MatMul(s{k}, w1)", f"b{k} = Add(a{k}, z)", f"c{k} = MatMul(b{k}, w2)"]
+        lines += [f"s{k + 1} = Add(c{k}, s{k})"]
+    text = MASKED.split("h = ")[0] + "\n".join(lines) + "\ny = MatMul(s600, w3)\n}"
+    assert len(branches(parse(text))) == 600
+
+
+FUSED = """
+<ir_version: 10, opset_import: ["" : OPSET, "com.microsoft" : 1]>
+net (float[n, 3, 4] x) => (float[n, 3, 4] y, float[n, 3, 4] t) {
+  b = MatMul(x, w1)
+  BLOCK
+  t = MatMul(n1, w2)
+  y = Add(z, s1)
+}
+"""
+SKIP = {
+    "LayerNormalization": "n1, _, _, s1 = com.microsoft.SkipLayerNormalization <epsilon = 0.01> (b, x, wg, wb, wc)",
+    "RMSNormalization": "n1, _, _, s1 = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.01> (x, b, wg, wc)",
+}
+
+
+def fused(alone, opset=23):
+    block = SKIP[alone] + "\n  z = Relu(n1)"
+    text = FUSED.replace("OPSET", str(opset)).replace("BLOCK", block.replace("_, _", '"", ""'))
+    vectors = {name: np.linspace(0.5, 2, 4, dtype=np.float32) * k for k, name in enumerate(("wg", "wb", "wc"), 1)}
+    model = parse(text, **vectors)
+    return model, dict.fromkeys(("x", "b", "n1", "s1", "z", "t", "y"), (2, 3, 4)), vectors
+
+
+@pytest.mark.parametrize("alone", SKIP)
+def test_dropping_from_a_fused_normalisation_leaves_what_normalises_alone(alone):
+    model, shapes, v = fused(alone)
+    (branch,) = branches(model, shapes)
+    assert (branch.name, branch.kept) == ("s1", "x")
+    x = np.random.default_rng(1).standard_normal((2, 3, 4)).astype(np.float32)
+    total = x + v["wc"]
+    mean = total.mean(-1, keepdims=True) if alone == "LayerNormalization" else 0.0
+    power = ((total - mean) ** 2).mean(-1, keepdims=True)
+    normal = (total - mean) / np.sqrt(power + 0.01) * v["wg"] + (v["wb"] if alone == "LayerNormalization" else 0.0)
+    assert drop(model, [branch]) == {"x.biased": "s1"}
+    assert [node.op for node in model.graph.nodes] == ["Add", alone, "Relu", "MatMul", "Add"]
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    np.testing.assert_allclose(outputs(model, x), np.maximum(normal, 0) + total, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fused_normalisation_stays_where_the_opset_has_none_alone():
+    model, shapes, _ = fused("RMSNormalization", opset=22)
+    assert branches(model, shapes) == []
