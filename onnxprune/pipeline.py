@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from onnxprune import ir
 from onnxprune.errors import OnnxpruneError
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 Promise = Literal["exact", "tolerance", "lossy"]
 Verify = Literal["none", "end", "each"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class PassContext:
     ``feeds``: real (or synthetic) inputs, used by data-driven passes and to verify. ``seed``: of every random choice.
     ``work_dir``: where reproducers of failed passes go. ``verify``: compare outputs never, once after the whole
     pipeline, or after each pass. ``samples``: how many samples are compared. ``tolerance``: largest relative output
-    error of a pass that promises ``tolerance``, for float32 outputs.
+    error of a pass that promises ``tolerance``, for float32 outputs. ``findings``: what analyses found out about the
+    model as it is; PassManager holds them for one run and drops them whenever a pass modified the model. None: nothing
+    is held.
     """
 
     feeds: Feeds | None = None
@@ -60,6 +63,18 @@ class PassContext:
     verify: Verify = "end"
     samples: int = 4
     tolerance: float = 1e-5
+    findings: dict[str, Any] | None = None
+
+    def finding(self, name: str, find: Callable[[], T]) -> T:
+        """Return what ``find`` returns, from the last time where the model is still the same. It knows no objects of
+        the graph but by name, and nobody changes it.
+        """
+        if self.findings is None:
+            return find()
+        if name not in self.findings:
+            self.findings[name] = find()
+        found: T = self.findings[name]
+        return found
 
 
 @runtime_checkable
@@ -95,13 +110,17 @@ class PassManager:
 
         Returns the new model and one record a pass. A pass whose result is not a valid model, or breaks its promise on
         ``ctx.feeds``, is reverted (``kept=False`` with the reason) and a reproducer is written to ``ctx.work_dir``.
-        Errors of :mod:`onnxprune.errors` that a pass raises reach the caller.
+        A pass that changed nothing does not run again on the same model. Errors of :mod:`onnxprune.errors` that a pass
+        raises reach the caller.
         """
+        ctx = replace(ctx, findings={})
         if ctx.verify == "each":
             return self._run_each(model, passes, ctx)
         current, records = model.copy(), []
+        idle = _Idle()
         for item in passes:
-            records.append(_apply(item, current, ctx))
+            records.append(idle.record(item) or _apply(item, current, ctx))
+            idle.add(item, records[-1])
         if ctx.verify == "none" or not any(record.modified for record in records):
             return current, records
         started = time.perf_counter()
@@ -113,8 +132,13 @@ class PassManager:
         return self._run_each(model, passes, ctx)
 
     def _run_each(self, model: ir.Model, passes: Sequence[Pass], ctx: PassContext) -> tuple[ir.Model, list[PassRecord]]:
+        ctx, idle = replace(ctx, findings={}), _Idle()
         current, records = model.copy(), []
         for item in passes:
+            known = idle.record(item)
+            if known is not None:
+                records.append(known)
+                continue
             candidate = current.copy()
             record = _apply(item, candidate, ctx)
             problem = _problem(current, candidate, item.promise, ctx) if record.modified and not record.error else ""
@@ -122,8 +146,27 @@ class PassManager:
                 record = _rejected(record, problem or record.error, current, item, ctx)
             elif record.modified:
                 current = candidate
+            idle.add(item, record)
             records.append(record)
         return current, records
+
+
+class _Idle:
+    """The passes that changed nothing on the model as it is, with their records."""
+
+    def __init__(self) -> None:
+        self._passes: list[tuple[Pass, PassRecord]] = []
+
+    def add(self, item: Pass, record: PassRecord) -> None:
+        if record.modified:
+            self._passes.clear()
+        elif not record.error:
+            self._passes.append((item, record))
+
+    def record(self, item: Pass) -> PassRecord | None:
+        """The record of a pass that would change nothing again; None where that is not known."""
+        found = next((record for other, record in self._passes if other == item), None)
+        return None if found is None else replace(found, seconds=0.0)
 
 
 def parse_pipeline(text: str) -> list[Pass]:
@@ -136,6 +179,8 @@ def parse_pipeline(text: str) -> list[Pass]:
 def _apply(item: Pass, model: ir.Model, ctx: PassContext) -> PassRecord:
     started = time.perf_counter()
     result = item.run(model, ctx)
+    if result.modified and ctx.findings is not None:
+        ctx.findings.clear()
     seconds = time.perf_counter() - started
     log.debug("%s: %s in %.3f s", item.name, dict(result.counts) or "nothing to do", seconds)
     return PassRecord(item.name, result.modified, seconds, True, dict(result.counts), result.skips)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from onnxprune import ir
 from onnxprune.ir.light import typed
@@ -150,6 +149,8 @@ class _Session:
     """A model on the CPU provider without any optimisation, so that nothing but the rewrite differs."""
 
     def __init__(self, model: ir.Model, scratch: Path) -> None:
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 
 from onnxprune import ir
 from onnxprune.ir.dtypes import to_numpy
@@ -157,6 +156,8 @@ def _proto(model: ir.Model, nodes: Sequence[ir.Node]) -> tuple[onnx.ModelProto, 
 
 
 def _run(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, Array] | None:
+    import onnxruntime as ort
+
     proto, fed = _proto(model, nodes)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
 from passes.edits import Editor, is_standard
-from passes.shapes import Type, infer
+from passes.symbolic import Facts, analyze
 
 Array = np.ndarray[Any, Any]
 _CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -51,10 +51,10 @@ class FuseBatchnorm:
         counts: Counter[str] = Counter()
         skips: list[Skip] = []
         contractions = [node for node in model.graph.nodes if is_standard(node, *_CONTRACTIONS)]
-        inferred = infer(model) if any(node.op == "MatMul" for node in contractions) else {}
+        facts = analyze(model, ctx) if any(node.op == "MatMul" for node in contractions) else None
         for node in contractions:
             if node.outputs:
-                contraction = _contraction(editor, node, inferred)
+                contraction = _contraction(editor, node, facts)
                 if contraction is not None:
                     counts.update(_absorb(editor, contraction, model.opset(), skips))
         editor.finish()
@@ -75,7 +75,7 @@ class _Contraction:
     takes_bias: bool
 
 
-def _contraction(editor: Editor, node: ir.Node, inferred: Mapping[str, Type]) -> _Contraction | None:
+def _contraction(editor: Editor, node: ir.Node, facts: Facts | None) -> _Contraction | None:
     if len(node.inputs) < 2 or not editor.is_constant(node.inputs[1]):
         return None
     weight = node.inputs[1]
@@ -94,8 +94,8 @@ def _contraction(editor: Editor, node: ir.Node, inferred: Mapping[str, Type]) ->
         return _Contraction(node, weight, shape[1] * groups, _grouped(groups), len(shape), 1, bias, True)
     if node.op == "Gemm":
         return _gemm(node, weight, bias)
-    result = inferred.get(node.outputs[0].name)
-    width = None if result is None or result.shape is None else len(result.shape)
+    result = None if facts is None else facts.shape(node.outputs[0])
+    width = None if result is None else len(result)
     return _Contraction(node, weight, shape[1], _on_last, width, -1, None, False) if len(shape) == 2 else None
 
 

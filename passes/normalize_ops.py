@@ -52,7 +52,7 @@ class NormalizeOps:
         """Visit the nodes once, in order."""
         if not model.graph.nodes:
             return PassResult(False)
-        rewriter = _Rewriter(model)
+        rewriter = _Rewriter(model, ctx)
         for node in list(model.graph.nodes):
             if not ir.domain(node) and node.op not in rewriter.local and len(node.outputs) >= 1:
                 rewriter.visit(node)
@@ -61,9 +61,9 @@ class NormalizeOps:
 
 
 class _Rewriter:
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, ctx: PassContext) -> None:
         self.editor = Editor(model)
-        self.facts: Facts = analyze(model)
+        self.facts: Facts = analyze(model, ctx)
         self.counts: Counter[str] = Counter()
         self.local = {function.name for function in model.header.functions}
         self.opset = model.opset()

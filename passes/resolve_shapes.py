@@ -53,7 +53,7 @@ class ResolveShapes:
         """Analyse once, then rewrite every node by what is known."""
         if not model.graph.nodes:
             return PassResult(False)
-        rewriter = _Rewriter(model)
+        rewriter = _Rewriter(model, ctx)
         result = rewriter.run()
         if result.modified:
             refresh(model)
@@ -61,10 +61,10 @@ class ResolveShapes:
 
 
 class _Rewriter:
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, ctx: PassContext) -> None:
         self.model = model
         self.editor = Editor(model)
-        self.facts: Facts = analyze(model)
+        self.facts: Facts = analyze(model, ctx)
         self.counts: Counter[str] = Counter()
         self.skips: list[Skip] = []
         self.local = {function.name for function in model.header.functions}

@@ -97,6 +97,38 @@ def test_the_input_is_not_touched_and_the_result_is_kept(model, feeds):
     assert all(record.seconds >= 0 for record in records)
 
 
+@dataclass(frozen=True)
+class Looks(Broken):
+    """Changes nothing, and notes on which model it looked and what was found there."""
+
+    name: ClassVar[str] = "looks"
+    places: tuple[list[str], ...] = ()
+    label: str = ""
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        self.places[0].append(ctx.finding("nodes", lambda: f"{len(model.graph.nodes)} nodes"))
+        return PassResult(False, skips=(Skip("y", self.label),))
+
+
+@pytest.mark.parametrize("verify", ["end", "each"])
+def test_a_pass_that_changed_nothing_does_not_run_again_on_the_same_model(model, feeds, verify):
+    places: list[str] = []
+    once, other = Looks(places=(places,), label="a"), Looks(places=(places,), label="b")
+    _, records = PassManager().run(
+        model, [once, once, other, ConstantFolding(), once], PassContext(feeds=feeds, verify=verify)
+    )
+    assert places == ["3 nodes", "3 nodes", "2 nodes"]
+    assert [[skip.reason for skip in record.skips] for record in records if record.name == "looks"] == [
+        ["a"], ["a"], ["b"], ["a"],
+    ]  # fmt: skip
+    assert records[1].seconds == 0.0
+
+
+def test_without_a_manager_nothing_is_held(model):
+    ctx = PassContext()
+    assert (ctx.finding("x", lambda: 1), ctx.finding("x", lambda: 2)) == (1, 2)
+
+
 def test_a_wrong_weight_is_caught_and_reproduced(model, feeds, tmp_path):
     ctx = PassContext(feeds=feeds, work_dir=tmp_path, verify="each")
     result, records = PassManager().run(model, [Scale(factor=1.01), ConstantFolding()], ctx)

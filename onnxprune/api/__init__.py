@@ -5,7 +5,7 @@
     result.report["met"]    # the report as plain data
 
 Every function raises the errors of `onnxprune.errors`; one that ends a run (target not met, accuracy) carries the
-report as `error.report`.
+report as `error.report`. The engine is imported where it is used: `analyze` needs none of it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from onnxprune import ir, report_html
-from onnxprune.api import compression, pruning
-from onnxprune.canonical import canonicalize, canonicalize_model
-from onnxprune.channels import ChannelGraph
-from onnxprune.errors import OnnxpruneError
+from onnxprune import ir
+from onnxprune.api.analysis import analyze, rules
+from onnxprune.canonical import canonicalize
 from onnxprune.progress import Progress, SilentProgress
-from onnxprune.report import Report
-from onnxprune.search.prepare import concrete_inputs, load_feeds, stored
-from onnxprune.search.stopwatch import Stopwatch
-from onnxprune.stats import model_drift
+
+if TYPE_CHECKING:
+    from onnxprune.errors import OnnxpruneError
+    from onnxprune.report import Report
 
 __all__ = ["Result", "analyze", "benchmark", "canonicalize", "compare", "compress", "prune", "rules"]
 
@@ -68,6 +66,9 @@ def compress(
 
     Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
     """
+    from onnxprune.api import compression
+    from onnxprune.search.prepare import stored
+
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         request = compression.Request(
             path=stored(model, Path(folder)),
@@ -94,6 +95,9 @@ def prune(
 
     No latency, no quantization. options: the fields of `onnxprune.api.pruning.Request`.
     """
+    from onnxprune.api import pruning
+    from onnxprune.search.prepare import stored
+
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         request = pruning.Request(path=stored(model, Path(folder)), calib_data=calib_data, **options)
         return _run(lambda told: pruning.run(request, told), output, report, progress)
@@ -107,6 +111,9 @@ def _run(
     html: str | Path | None = None,
 ) -> Result:
     """Runs, writes the reports first and the model last, and raises what the run ended with."""
+    from onnxprune import report_html
+    from onnxprune.search.stopwatch import Stopwatch
+
     told = Stopwatch(progress or SilentProgress())
     model, facts, error = work(told)
     facts.seconds, facts.stages = round(told.seconds, 3), told.stages
@@ -124,41 +131,6 @@ def _run(
     return Result(ir.to_proto(model), plain)
 
 
-def analyze(
-    model: ModelLike,
-    *,
-    granularity: str = "head",
-    freeze: str | None = None,
-    freeze_initializers: bool = False,
-    keep_batchnorm: bool = False,
-    progress: Progress | None = None,
-) -> ChannelGraph:
-    """The groups of coupled units of a model in canonical form, and why everything else is frozen."""
-    from onnxprune import channels
-
-    base = _canonical(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
-    (progress or SilentProgress()).stage("analysing")
-    return channels.analyze(base, granularity=granularity, freeze=freeze)
-
-
-def rules(model: ModelLike, *, freeze_initializers: bool = False, keep_batchnorm: bool = False) -> list[str]:
-    """One line a node of the model in canonical form: what it links, or why it is a barrier."""
-    from onnxprune.channels.registry import links_of
-
-    base = _canonical(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
-    linked = (links_of(node, base.opset(ir.domain(node))) for node in base.graph.nodes)
-    return [f"{links.node} {links.op}: {links}" for links in linked]
-
-
-def _canonical(model: ModelLike, *, freeze_initializers: bool, keep_batchnorm: bool) -> ir.Model:
-    source = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else ir.load(model)
-    if freeze_initializers:
-        ir.freeze_initializers(source)
-    base, _ = canonicalize_model(source, keep_batchnorm=keep_batchnorm)
-    ir.infer_shapes(base)
-    return base
-
-
 def benchmark(
     models: Sequence[ModelLike],
     *,
@@ -172,6 +144,8 @@ def benchmark(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measures models on every EP, interleaved and in fresh processes; the first is the baseline of every speedup."""
+    from onnxprune.api.compression import targets
+    from onnxprune.search.prepare import concrete_inputs, load_feeds, stored
     from runtime_bench import bench
 
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
@@ -179,11 +153,11 @@ def benchmark(
         first = ir.load(paths[0])
         feeds = load_feeds(calib_data, first, seed, input_shapes or {})
         shapes = concrete_inputs(first, feeds, batch or 1, input_shapes or {})
-        targets = compression.targets(eps, threads, batch, shapes, ep_options or {})
+        chosen = targets(eps, threads, batch, shapes, ep_options or {})
         told = progress or SilentProgress()
         result = bench(
             [str(path) for path in paths],
-            targets,
+            chosen,
             feeds.take(range(min(len(feeds), 8))).arrays,
             seed=seed,
             progress=lambda share, text: told.stage("measuring", f"{share:.0%} {text}"),
@@ -196,7 +170,7 @@ def benchmark(
             **arm.to_json()["timing"],
             "speedup": arm.to_json()["speedup"],
         }
-        for target, comparison in zip(targets, result.comparisons, strict=True)
+        for target, comparison in zip(chosen, result.comparisons, strict=True)
         for index, (name, arm) in enumerate(zip(models, comparison.arms, strict=True))
     ]
     return plain
@@ -211,6 +185,9 @@ def compare(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Drift of every output of `compressed` from `original`'s on the same inputs (see docs/report.md)."""
+    from onnxprune.search.prepare import load_feeds, stored
+    from onnxprune.stats import model_drift
+
     (progress or SilentProgress()).stage("comparing outputs")
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         first, second = (

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnxprune.channels.collect import Block
+from onnxprune.channels.components import connected_components
 from onnxprune.channels.factors import Atom, atoms, digits
 from onnxprune.channels.links import Ints
 
@@ -112,11 +111,9 @@ class _State:
         labels = self.facts.labels(axis)
         digit = digits(len(labels), stride, size)
         classes, inverse = np.unique(labels, return_inverse=True)
-        nodes = size + len(classes)
-        edges = coo_array((np.ones(len(digit), np.int8), (digit, inverse + size)), shape=(nodes, nodes))
-        count, group = connected_components(edges, directed=False)
+        count, group = connected_components(size + len(classes), digit, inverse + size)
         blocked = np.unique(group[size:][~self.facts.free[classes]])
-        return int(count - len(blocked))
+        return count - len(blocked)
 
 
 def choose(blocks: list[Block], facts: Facts, granularity: str) -> list[Choice]:

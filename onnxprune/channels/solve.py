@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnxprune.channels.choose import Choice, Facts, choose
 from onnxprune.channels.collect import AxisPin, AxisTie, Tables
+from onnxprune.channels.components import connected_components
 from onnxprune.channels.factors import digits
 from onnxprune.channels.links import Ints
 
@@ -73,7 +72,7 @@ def _apply(choice: Choice, sizes: list[int], ties: list[AxisTie], pins: list[Axi
 
 def _classes(sizes: list[int], ties: list[AxisTie], pins: list[AxisPin]) -> Solution:
     same = [tie for tie in ties if tie.index is None]
-    _, strand = _components(len(sizes), _array([tie.a for tie in same]), _array([tie.b for tie in same]))
+    _, strand = connected_components(len(sizes), _array([tie.a for tie in same]), _array([tie.b for tie in same]))
     count = int(strand.max(initial=-1)) + 1
     lengths = np.zeros(count, np.int64)
     lengths[strand] = _array(sizes)
@@ -84,7 +83,7 @@ def _classes(sizes: list[int], ties: list[AxisTie], pins: list[AxisPin]) -> Solu
             real = tie.index >= 0
             sources.append(start[strand[tie.a]] + tie.index[real])
             targets.append(start[strand[tie.b]] + np.flatnonzero(real))
-    classes, label = _components(int(start[-1]), np.concatenate(sources), np.concatenate(targets))
+    classes, label = connected_components(int(start[-1]), np.concatenate(sources), np.concatenate(targets))
     pinned = np.zeros(classes, bool)
     pinned[label[_pinned_ids(pins, strand, start)]] = True
     return Solution(strand, start, label, pinned, ties, pins, sizes)
@@ -104,7 +103,7 @@ def _facts(tables: Tables, solution: Solution) -> Facts:
     strand = solution.strand
     linked = [tie for tie in tables.ties if tie.index is not None and (tie.index >= 0).any()]
     ends = _array([strand[tie.a] for tie in linked]), _array([strand[tie.b] for tie in linked])
-    _, coarse = _components(len(solution.start) - 1, *ends)
+    _, coarse = connected_components(len(solution.start) - 1, *ends)
     component = coarse[strand].astype(np.int64)
     stays = np.concatenate([[0], np.cumsum(solution.pinned[solution.label])])
     whole = np.diff(stays[solution.start]) == np.diff(solution.start)
@@ -122,12 +121,6 @@ def _facts(tables: Tables, solution: Solution) -> Facts:
         labels=lambda axis: solution.labels(int(strand[axis])),
         free=~solution.pinned,
     )
-
-
-def _components(count: int, a: Ints, b: Ints) -> tuple[int, Ints]:
-    edges = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
-    found, label = connected_components(edges, directed=False)
-    return int(found), label.astype(np.int64)
 
 
 def _array(values: list[int]) -> Ints:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
+from onnxprune.pipeline import PassContext
 from passes.shapes import Type, infer
 from passes.symbolic import layout_rules, shape_rules, values
 from passes.symbolic.dims import Dim, Size, TooComplexError, symbol
@@ -59,8 +60,15 @@ class Facts:
         return dtype is None or np.dtype(dtype).kind not in "iub"
 
 
-def analyze(model: ir.Model) -> Facts:
-    """Return the facts of ``model``; nothing recorded in it but the signature and the initializers is trusted."""
+def analyze(model: ir.Model, ctx: PassContext | None = None) -> Facts:
+    """Return the facts of ``model``; nothing recorded in it but the signature and the initializers is trusted.
+
+    ``ctx``: that of the pass that asks, which may hold them already.
+    """
+    return _analyze(model) if ctx is None else ctx.finding("sizes", lambda: _analyze(model))
+
+
+def _analyze(model: ir.Model) -> Facts:
     inferred = infer(model)
     facts = Facts(model.opset())
     for name, tensor in inferred.items():
