@@ -13,7 +13,8 @@ from onnxprune.channels.links import AxisRef, Barrier, Operand, Shape
 # what exporters and quantizers leave between an initializer and its use; anything else makes it an activation
 _REARRANGES = ("Concat", "Constant", "Expand", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose")
 _SCALES = ("Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sub", "Unsqueeze")
-_WEIGHT_OPS = frozenset((*_REARRANGES, *_SCALES))
+_WEIGHT_OPS = frozenset((*(("", op) for op in (*_REARRANGES, *_SCALES)),
+                         ("com.microsoft", "DequantizeLinear"), ("com.microsoft", "QuantizeLinear")))
 _LONGEST = 32
 
 
@@ -119,7 +120,7 @@ def is_weight(tensor: gs.Tensor) -> bool:
             continue
         node = ir.producer(each)
         seen += 1
-        if node is None or node.op not in _WEIGHT_OPS or ir.domain(node) or seen > _LONGEST:
+        if node is None or (ir.domain(node), node.op) not in _WEIGHT_OPS or seen > _LONGEST:
             return False
         pending += node.inputs
     return True

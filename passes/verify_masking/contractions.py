@@ -19,11 +19,15 @@ from passes.verify_masking.plan import Mask
 
 @dataclass(frozen=True)
 class Gate:
-    """Operand `slot` of a node is zeroed where `keep` is False along `axis` (negative: from the end)."""
+    """Operand `slot` of a node is zeroed where `keep` is False along `axis` (negative: from the end).
+
+    `zero` names the tensor that holds what stands for zero: the zero point of a quantized operand; empty for 0.
+    """
 
     slot: int
     axis: int
     keep: Mask
+    zero: str = ""
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -32,15 +36,20 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _conv(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    return convolution(node, editor, 1)
+
+
+def convolution(node: onnx.NodeProto, editor: Editor, slot: int, zero: str = "") -> list[Gate]:
+    """The gate of the first operand of a convolution whose weight is operand `slot`."""
     group = attribute(node, "group", 1)
-    weight = node.input[1]
+    weight = node.input[slot]
     rank = editor.rank(weight)
     keep = editor.keep(weight, 1)
     if keep is not None:
         keep = np.tile(keep, group)  # the same offset leaves every group
     elif group == 1:
         keep = editor.keep(node.input[0], 1)
-    return [] if keep is None else [Gate(0, 1 - rank, keep)]
+    return [] if keep is None else [Gate(0, 1 - rank, keep, zero)]
 
 
 def _conv_transpose(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
@@ -50,24 +59,38 @@ def _conv_transpose(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
 
 
 def _gemm(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
+    return matrices(node, editor, 1)
+
+
+def matrices(node: onnx.NodeProto, editor: Editor, slot: int, zeros: tuple[str, str] = ("", "")) -> list[Gate]:
+    """The gates of a product of matrices, either of which may be transposed; operand `slot` is the second."""
     a_axis = -2 if attribute(node, "transA", 0) else -1
     b_axis = -1 if attribute(node, "transB", 0) else -2
-    return _pair(node, editor, a_axis, b_axis)
+    return pair(node, editor, (0, a_axis, zeros[0]), (slot, b_axis, zeros[1]))
 
 
 def _matmul(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
-    return _pair(node, editor, -1, -1 if editor.rank(node.input[1]) == 1 else -2)
+    return stacks(node, editor, 1)
 
 
-def _pair(node: onnx.NodeProto, editor: Editor, a_axis: int, b_axis: int) -> list[Gate]:
-    """Both operands are gated unless they are weights: a weight is finite, the other factor's zero is enough."""
-    a, b = node.input[:2]
-    keep = editor.keep(b, b_axis)
+def stacks(node: onnx.NodeProto, editor: Editor, slot: int, zeros: tuple[str, str] = ("", "")) -> list[Gate]:
+    """The gates of a product of stacks of matrices; operand `slot` is the second."""
+    b_axis = -1 if editor.rank(node.input[slot]) == 1 else -2
+    return pair(node, editor, (0, -1, zeros[0]), (slot, b_axis, zeros[1]))
+
+
+def pair(
+    node: onnx.NodeProto, editor: Editor, first: tuple[int, int, str], second: tuple[int, int, str]
+) -> list[Gate]:
+    """Both operands (slot, axis, zero) are gated unless they are weights: a weight is finite, the other factor's zero
+    is enough.
+    """
+    keep = editor.keep(node.input[second[0]], second[1])
     if keep is None:
-        keep = editor.keep(a, a_axis)
+        keep = editor.keep(node.input[first[0]], first[1])
     if keep is None:
         return []
-    gates = [Gate(slot, axis, keep) for slot, axis in ((0, a_axis), (1, b_axis))]
+    gates = [Gate(slot, axis, keep, zero) for slot, axis, zero in (first, second)]
     return [gate for gate in gates if editor.value(node.input[gate.slot]) is None] or gates[:1]
 
 
@@ -106,5 +129,7 @@ CONTRACTING: dict[str, Callable[[onnx.NodeProto, Editor], list[Gate]]] = {
 
 def gates(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
     """The gates of one node; empty where it contracts nothing that was removed."""
-    rule = CONTRACTING.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    rule = CONTRACTING.get(node.op_type) if not domain else None
+    rule = rule or integer.CONTRACTING.get((domain, node.op_type))
     return [] if rule is None else rule(node, editor)

@@ -18,7 +18,11 @@ def conv(node: gs.Node, opset: int) -> Iterator[Link]:
     """W is (M, C/group, kernel...). The same offset leaves every group; with one channel a group, whole groups
     leave.
     """
-    x, w = node.inputs[:2]
+    yield from convolve(node, *node.inputs[:2], present(node, 2))
+
+
+def convolve(node: gs.Node, x: gs.Tensor, w: gs.Tensor, bias: gs.Tensor | None) -> Iterator[Link]:
+    """The links of a convolution whose operands sit in any slots of the node."""
     y = node.outputs[0]
     _constant_weight(w)
     group, channels = integer(node, "group", 1), static(x, 1)
@@ -34,7 +38,7 @@ def conv(node: gs.Node, opset: int) -> Iterator[Link]:
         yield Produce(ref(w, 0), "channel")
         if group > 1:
             yield Tie(ref(w, 0), ref(w, 0), np.arange(outputs) % (outputs // group))
-    yield from _batch_and_bias(node)
+    yield from _batch_and_bias(x, bias, y)
 
 
 @op_rule("ConvTranspose")
@@ -55,7 +59,7 @@ def conv_transpose(node: gs.Node, opset: int) -> Iterator[Link]:
             yield Tie(ref(w, 0), ref(w, 0), np.arange(channels) % (channels // group))
     else:
         yield Tie(ref(w, 0), ref(y, 1), np.arange(outputs * group) // outputs)
-    yield from _batch_and_bias(node)
+    yield from _batch_and_bias(x, present(node, 2), y)
 
 
 def _constant_weight(w: gs.Tensor) -> None:
@@ -63,8 +67,7 @@ def _constant_weight(w: gs.Tensor) -> None:
         raise Barrier(f"its weight {w.name} is not constant")
 
 
-def _batch_and_bias(node: gs.Node) -> Iterator[Link]:
-    x, y, bias = node.inputs[0], node.outputs[0], present(node, 2)
+def _batch_and_bias(x: gs.Tensor, bias: gs.Tensor | None, y: gs.Tensor) -> Iterator[Link]:
     if isinstance(x.shape[0], int) and isinstance(y.shape[0], int):
         yield Tie(ref(x, 0), ref(y, 0))
     if bias is not None:
@@ -73,8 +76,11 @@ def _batch_and_bias(node: gs.Node) -> Iterator[Link]:
 
 @resize_hook("Conv")
 def resize_conv(node: gs.Node, opset: int, cut: Cut) -> None:
+    resize_groups(node, *node.inputs[:2], cut)
+
+
+def resize_groups(node: gs.Node, x: gs.Tensor, w: gs.Tensor, cut: Cut) -> None:
     """Only the depthwise form loses groups."""
-    x, w = node.inputs[:2]
     group = integer(node, "group", 1)
     if group > 1 and w.shape[1] == 1:
         node.attrs["group"] = group - len(cut.gone(x, 1))

@@ -19,7 +19,7 @@ from onnxprune.channels.rules.alike import pass_through
 def concat(node: gs.Node, opset: int) -> Iterator[Link]:
     """The inputs follow each other along `axis`; the other axes are common."""
     y = node.outputs[0]
-    yield from _runs(y, list(node.inputs), axis_of(node, y, 1))
+    yield from runs(y, list(node.inputs), axis_of(node, y, 1))
 
 
 @op_rule("Split")
@@ -28,10 +28,11 @@ def split(node: gs.Node, opset: int) -> Iterator[Link]:
     x = node.inputs[0]
     if any(not y.name for y in node.outputs):
         raise Barrier("an output of Split is left out")
-    yield from _runs(x, list(node.outputs), axis_of(node, x, 0))
+    yield from runs(x, list(node.outputs), axis_of(node, x, 0))
 
 
-def _runs(whole: gs.Tensor, parts: list[gs.Tensor], axis: int) -> Iterator[Link]:
+def runs(whole: gs.Tensor, parts: list[gs.Tensor], axis: int) -> Iterator[Link]:
+    """The parts follow each other along `axis` of the whole; the other axes are common."""
     if axis >= rank(whole):
         raise Barrier(f"axis {axis} is outside of {whole.name}")
     start = 0

@@ -15,8 +15,12 @@ from onnxprune.channels.rules.alike import broadcast, spanning
 @op_rule("Gemm")
 def gemm(node: gs.Node, opset: int) -> Iterator[Link]:
     """Y = alpha * A' * B' + beta * C; C broadcasts to (M, N)."""
-    a, b = node.inputs[:2]
-    y, c = node.outputs[0], present(node, 2)
+    yield from multiply_matrices(node, *node.inputs[:2], present(node, 2))
+
+
+def multiply_matrices(node: gs.Node, a: gs.Tensor, b: gs.Tensor, c: gs.Tensor | None) -> Iterator[Link]:
+    """The links of Gemm whose operands sit in any slots of the node."""
+    y = node.outputs[0]
     a_m, a_k = (1, 0) if integer(node, "transA", 0) else (0, 1)
     b_k, b_n = (1, 0) if integer(node, "transB", 0) else (0, 1)
     yield from _free(a, a_m, y, 0)
@@ -29,8 +33,11 @@ def gemm(node: gs.Node, opset: int) -> Iterator[Link]:
 @op_rule("MatMul")
 def matmul(node: gs.Node, opset: int) -> Iterator[Link]:
     """Numpy matmul. Between activations the leading axes are batched over (heads) and broadcast."""
-    a, b = node.inputs[:2]
-    y = node.outputs[0]
+    yield from multiply(*node.inputs[:2], node.outputs[0])
+
+
+def multiply(a: gs.Tensor, b: gs.Tensor, y: gs.Tensor) -> Iterator[Link]:
+    """The links of MatMul whose operands sit in any slots of the node."""
     a_rank, b_rank, y_rank = rank(a), rank(b), rank(y)
     a_k, b_k = a_rank - 1, max(b_rank - 2, 0)
     if a_rank > 1:
