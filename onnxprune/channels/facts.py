@@ -13,8 +13,13 @@ from onnxprune.channels.links import AxisRef, Barrier, Operand, Shape
 # what exporters and quantizers leave between an initializer and its use; anything else makes it an activation
 _REARRANGES = ("Concat", "Constant", "Expand", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose")
 _SCALES = ("Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sub", "Unsqueeze")
-_WEIGHT_OPS = frozenset((*(("", op) for op in (*_REARRANGES, *_SCALES)),
-                         ("com.microsoft", "DequantizeLinear"), ("com.microsoft", "QuantizeLinear")))
+_WEIGHT_OPS = frozenset(
+    (
+        *(("", op) for op in (*_REARRANGES, *_SCALES)),
+        ("com.microsoft", "DequantizeLinear"),
+        ("com.microsoft", "QuantizeLinear"),
+    )
+)
 _LONGEST = 32
 
 

@@ -79,9 +79,7 @@ def stacks(node: onnx.NodeProto, editor: Editor, slot: int, zeros: tuple[str, st
     return pair(node, editor, (0, -1, zeros[0]), (slot, b_axis, zeros[1]))
 
 
-def pair(
-    node: onnx.NodeProto, editor: Editor, first: tuple[int, int, str], second: tuple[int, int, str]
-) -> list[Gate]:
+def pair(node: onnx.NodeProto, editor: Editor, first: tuple[int, int, str], second: tuple[int, int, str]) -> list[Gate]:
     """Both operands (slot, axis, zero) are gated unless they are weights: a weight is finite, the other factor's zero
     is enough.
     """
@@ -125,11 +123,3 @@ CONTRACTING: dict[str, Callable[[onnx.NodeProto, Editor], list[Gate]]] = {
     "RNN": _recurrent,
     "Einsum": _einsum,
 }
-
-
-def gates(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
-    """The gates of one node; empty where it contracts nothing that was removed."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    rule = CONTRACTING.get(node.op_type) if not domain else None
-    rule = rule or integer.CONTRACTING.get((domain, node.op_type))
-    return [] if rule is None else rule(node, editor)

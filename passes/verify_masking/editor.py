@@ -105,17 +105,18 @@ class Editor:
         self.nodes.append(helper.make_node(op, list(inputs), [name], **attrs))
         return name
 
-    def select(self, x: str, axis: int, keep: Mask, fill: float = 0.0, like: Sequence[str] = ()) -> str:
+    def select(self, x: str, axis: int, keep: Mask, fill: float = 0.0, like: Sequence[str] = (), zero: str = "") -> str:
         """`x` where kept, `fill` where removed, whatever the removed elements hold (0 * Inf would be NaN).
 
-        A negative axis counts from the end, which needs no rank; `like` names tensors of x's element type.
+        A negative axis counts from the end, which needs no rank; `like` names tensors of x's element type; `zero` names
+        a tensor that broadcasts against x and takes the place of `fill`.
         """
-        key = (x, axis, fill, keep.tobytes())
+        key = (x, axis, fill, keep.tobytes(), zero)
         if key not in self._gates:
             dtype = self.dtype(x, *like)
             shaped = keep.reshape((-1, *(1,) * ((-axis if axis < 0 else self.rank(x) - axis) - 1)))
             if self.opset >= 9:
-                inputs = [self.constant(shaped), x, self.constant(np.asarray(fill, dtype))]
+                inputs = [self.constant(shaped), x, zero or self.constant(np.asarray(fill, dtype))]
                 self._gates[key] = self.emit("Where", inputs, self.fresh(x))
             else:
                 product = self.emit("Mul", [x, self.constant(shaped.astype(dtype))])

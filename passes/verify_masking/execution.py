@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -51,7 +52,8 @@ def describe(
 
 
 _DTYPES = {"tensor(double)": np.float64, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
-           "tensor(int32)": np.int32, "tensor(bool)": np.bool_}  # fmt: skip
+           "tensor(int32)": np.int32, "tensor(bool)": np.bool_, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
+           "tensor(bfloat16)": ml_dtypes.bfloat16}  # fmt: skip
 
 
 def _session(model: onnx.ModelProto) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx
 
-from passes.verify_masking.contractions import gates
 from passes.verify_masking.editor import Array, Editor, Shapes
 from passes.verify_masking.formulas import mask_formula
+from passes.verify_masking.gating import gates
 from passes.verify_masking.plan import Plan
 from passes.verify_masking.weights import Edits, final_weights, node_key
 
@@ -45,7 +45,9 @@ def masked_original(
         if edits is not None:
             _reweigh(node, edits, editor)
         for gate in gates(old, editor):
-            node.input[gate.slot] = editor.select(node.input[gate.slot], gate.axis, gate.keep, like=list(old.input))
+            node.input[gate.slot] = editor.select(
+                node.input[gate.slot], gate.axis, gate.keep, like=list(old.input), zero=gate.zero
+            )
         _emit(node, edits, editor)
         for name in set(old.output) & set(dropped) - outputs:
             editor.alias(name, _zero(name, editor))

@@ -11,7 +11,7 @@ Two proofs, on a code path that shares nothing with the slicing of structured_pr
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +25,7 @@ from passes.verify_masking.editor import Array, Shapes
 from passes.verify_masking.execution import Call, describe, run, run_float64
 from passes.verify_masking.masked import masked_original, measured_tensors
 from passes.verify_masking.plan import Plan, Removed, plan_of
+from passes.verify_masking.relaxed import is_reduced, relaxed, widened
 
 Weights = Literal["original", "final"]
 _BATCH = 8  # samples a call, where the model leaves it open
@@ -86,9 +87,56 @@ def verify(
     """
     base, small = _proto(original), _proto(compressed)
     calls = _calls(feeds, max_calls)
-    plan = plan_of(removed)
+    case = _Case(base, small, plan_of(removed), calls, dropped, weights, seed, tolerance, float64)
+    if not is_reduced(base):
+        return _judge(case)
+    try:
+        verdict = _judge(case)
+    except ModelError:
+        verdict = None  # the CPU provider has no kernels for some types
+    if verdict:
+        return verdict
+    try:
+        return _judge(_relaxed(case))
+    except ModelError as error:
+        if verdict is None:
+            raise ModelError(f"neither the model nor its relaxed form can be run: {error}") from error
+        return verdict
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The arguments of `verify`, read."""
+
+    base: onnx.ModelProto
+    small: onnx.ModelProto
+    plan: Plan
+    calls: Sequence[Call]
+    dropped: Collection[str]
+    weights: Weights
+    seed: int
+    tolerance: Tolerance
+    float64: bool
+
+
+def _relaxed(case: _Case) -> _Case:
+    """The same question about the relaxed forms of both models."""
+    base, small = relaxed(case.base), relaxed(case.small)
+    removed = dict(case.plan.removed)
+    for new, old in base.origin.items():
+        removed.update({(new, axis): case.plan.removed[old, axis] for axis in case.plan.axes(old)})
+    calls = [widened(call) for call in case.calls]
+    return replace(case, base=base.model, small=small.model, plan=Plan(removed), calls=calls)
+
+
+def _judge(case: _Case) -> Verdict:
+    """Both proofs."""
+    base, small, plan, calls, dropped, weights = (
+        *(case.base, case.small, case.plan),
+        *(case.calls, case.dropped, case.weights),
+    )
     shapes = _measure(base, plan, calls, dropped)
-    execute, limit = (run_float64, FLOAT64) if float64 else (run, tolerance)
+    execute, limit = (run_float64, FLOAT64) if case.float64 else (run, case.tolerance)
     try:
         masked = masked_original(base, plan, shapes, dropped=dropped, final=small if weights == "final" else None)
     except ModelError as error:
@@ -100,9 +148,9 @@ def verify(
     if usual:
         found = worst(expected, actual, limit, usual)
     if found.error > 1:
-        where = first_difference(masked, small, plan, calls[0], tolerance) or found.where
+        where = first_difference(masked, small, plan, calls[0], case.tolerance) or found.where
         return Verdict(False, found.error, where, _reason(found, "differs from the masked original"))
-    noise = _noise(base, plan, np.random.default_rng(seed))
+    noise = _noise(base, plan, np.random.default_rng(case.seed))
     if noise:
         disturbed = masked_original(
             base, plan, shapes, dropped=dropped, final=small if weights == "final" else None, initializers=noise
@@ -141,18 +189,25 @@ def _measure(model: onnx.ModelProto, plan: Plan, calls: Sequence[Call], dropped:
 
 
 def _noise(model: onnx.ModelProto, plan: Plan, rng: np.random.Generator) -> dict[str, Array]:
-    """Every float initializer that loses slices, with random values of its scale there (positive stays positive)."""
+    """Every float initializer and 8-bit weight that loses slices, with random values there."""
     noise: dict[str, Array] = {}
     for tensor in model.graph.initializer:
         axes = plan.axes(tensor.name)
         values = numpy_helper.to_array(tensor) if axes else np.empty(0)
-        if not np.issubdtype(values.dtype, np.floating) or not values.size:
+        levels = values.dtype in (np.int8, np.uint8) and values.ndim > 1  # a vector of these is zero points
+        if not (levels or np.issubdtype(values.dtype, np.floating)) or not values.size:
             continue
         gone = np.zeros(values.shape, bool)
         for axis in axes:
             gone[(slice(None),) * axis + (plan.removed[tensor.name, axis],)] = True
-        scale = float(values.std()) + 1.0
-        fresh = rng.normal(0.0, scale, values.shape)
-        fresh = np.abs(fresh) + 0.1 if values.min() > 0 else fresh  # a variance stays a variance
-        noise[tensor.name] = np.where(gone, fresh, values).astype(values.dtype)
+        noise[tensor.name] = np.where(gone, _drawn(values, rng), values).astype(values.dtype)
     return noise
+
+
+def _drawn(values: Array, rng: np.random.Generator) -> Array:
+    """Random values of the array's type and scale."""
+    if not np.issubdtype(values.dtype, np.floating):
+        limits = np.iinfo(values.dtype)
+        return rng.integers(limits.min, limits.max + 1, values.shape)
+    fresh: Array = rng.normal(0.0, float(values.std()) + 1.0, values.shape)
+    return np.abs(fresh) + 0.1 if values.min() > 0 else fresh  # a variance stays a variance

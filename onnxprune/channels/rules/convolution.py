@@ -18,7 +18,7 @@ def conv(node: gs.Node, opset: int) -> Iterator[Link]:
     """W is (M, C/group, kernel...). The same offset leaves every group; with one channel a group, whole groups
     leave.
     """
-    yield from convolve(node, *node.inputs[:2], present(node, 2))
+    yield from convolve(node, node.inputs[0], node.inputs[1], present(node, 2))
 
 
 def convolve(node: gs.Node, x: gs.Tensor, w: gs.Tensor, bias: gs.Tensor | None) -> Iterator[Link]:
@@ -76,7 +76,7 @@ def _batch_and_bias(x: gs.Tensor, bias: gs.Tensor | None, y: gs.Tensor) -> Itera
 
 @resize_hook("Conv")
 def resize_conv(node: gs.Node, opset: int, cut: Cut) -> None:
-    resize_groups(node, *node.inputs[:2], cut)
+    resize_groups(node, node.inputs[0], node.inputs[1], cut)
 
 
 def resize_groups(node: gs.Node, x: gs.Tensor, w: gs.Tensor, cut: Cut) -> None:

@@ -40,7 +40,7 @@ def resize_qlinear_conv(node: gs.Node, opset: int, cut: Cut) -> None:
 
 @resize_hook("ConvInteger")
 def resize_conv_integer(node: gs.Node, opset: int, cut: Cut) -> None:
-    resize_groups(node, *node.inputs[:2], cut)
+    resize_groups(node, node.inputs[0], node.inputs[1], cut)
 
 
 @op_rule("QLinearMatMul")

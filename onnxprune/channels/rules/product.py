@@ -15,7 +15,7 @@ from onnxprune.channels.rules.alike import broadcast, spanning
 @op_rule("Gemm")
 def gemm(node: gs.Node, opset: int) -> Iterator[Link]:
     """Y = alpha * A' * B' + beta * C; C broadcasts to (M, N)."""
-    yield from multiply_matrices(node, *node.inputs[:2], present(node, 2))
+    yield from multiply_matrices(node, node.inputs[0], node.inputs[1], present(node, 2))
 
 
 def multiply_matrices(node: gs.Node, a: gs.Tensor, b: gs.Tensor, c: gs.Tensor | None) -> Iterator[Link]:
@@ -33,7 +33,7 @@ def multiply_matrices(node: gs.Node, a: gs.Tensor, b: gs.Tensor, c: gs.Tensor | 
 @op_rule("MatMul")
 def matmul(node: gs.Node, opset: int) -> Iterator[Link]:
     """Numpy matmul. Between activations the leading axes are batched over (heads) and broadcast."""
-    yield from multiply(*node.inputs[:2], node.outputs[0])
+    yield from multiply(node.inputs[0], node.inputs[1], node.outputs[0])
 
 
 def multiply(a: gs.Tensor, b: gs.Tensor, y: gs.Tensor) -> Iterator[Link]:

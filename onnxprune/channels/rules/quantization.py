@@ -1,4 +1,4 @@
-"""QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear: element by element, with scales per tensor or per channel."""
+"""QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear: element by element, scales per tensor or per channel."""
 
 from __future__ import annotations
 
