@@ -14,9 +14,12 @@ from onnxprune.channels.rules.alike import broadcast, pass_through
 
 @op_rule("BatchNormalization")
 def batch_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
-    """Scale, bias, mean, variance are per channel; each channel is on its own, also with training statistics."""
+    """Scale, bias, mean, variance are per channel, and each channel is on its own. With training statistics (the
+    attribute since opset 14, further outputs before) the other axes are in the formula, and keep their size.
+    """
     x = node.inputs[0]
-    yield from pass_through(x, node.outputs[0])
+    training = integer(node, "training_mode", 0) or any(y.name for y in node.outputs[1:])
+    yield from pass_through(x, node.outputs[0], (1,) if training else None)
     for parameter in (*node.inputs[1:], *node.outputs[1:]):
         if parameter.name and rank(parameter) != 1:
             raise Barrier(f"{parameter.name} is not a vector over channels")

@@ -35,6 +35,7 @@ def _is_copied(node: gs.Node, opset: int, axis: int) -> bool:
         return (
             editable(sizes, place, opset)
             and ir.attribute(node, "coordinate_transformation_mode") != "tf_crop_and_resize"
+            and ir.attribute(node, "keep_aspect_ratio_policy", "stretch") == "stretch"  # others scale all axes alike
         )
     return _scales(node, opset)[place] == 1.0
 
