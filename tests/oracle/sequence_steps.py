@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from graph_builder import Builder, Value
 from image_steps import Step
+from recurrence_steps import recurrent, stacked
 
 
 def linear(b: Builder, x: Value) -> Value:
@@ -128,18 +129,6 @@ def pick_token(b: Builder, x: Value) -> Value:
     return b.binary("Mul", x, b.squeeze("Unsqueeze", b.unary("Sigmoid", gate), [1], (n, 1, d)), x.shape)
 
 
-def lstm(b: Builder, x: Value) -> Value:
-    n, t, d = x.shape
-    hidden = 4
-    turned = b.op("Transpose", [x], (t, n, d), perm=[1, 0, 2])
-    op, gates = b.pick([("LSTM", 4), ("GRU", 3)])
-    weights = [b.weight(1, gates * hidden, d, fan_in=d), b.weight(1, gates * hidden, hidden, fan_in=hidden)]
-    bias = [b.weight(1, 2 * gates * hidden)] if b.flag() else []
-    y = b.op(op, [turned, *weights, *bias], (t, 1, n, hidden), hidden_size=hidden)
-    y = b.squeeze("Squeeze", y, [1], (t, n, hidden))
-    return b.op("Transpose", [y], (n, t, hidden), perm=[1, 0, 2])
-
-
 def token_barrier(b: Builder, x: Value) -> Value:
     n, t, d = x.shape
     kind = b.pick(["gram", "transpose", "LpNormalization", "ArgMax"])
@@ -157,8 +146,8 @@ def token_barrier(b: Builder, x: Value) -> Value:
 
 STEPS: tuple[Step, ...] = (
     linear, linear, feed_forward, feed_forward, gated_feed_forward, flat_gemm, layer_norm, layer_norm, attention,
-    attention, attention, token_activation, feature_softmax, token_scale, token_join, conv1d, pick_token, lstm,
-    token_barrier,
+    attention, attention, token_activation, feature_softmax, token_scale, token_join, conv1d, pick_token, recurrent,
+    recurrent, stacked, token_barrier,
 )  # fmt: skip
 
 
