@@ -14,6 +14,7 @@ PASSES: dict[str, str] = {
     "constant-folding": "passes.constant_folding:ConstantFolding",
     "resolve-shapes": "passes.resolve_shapes:ResolveShapes",
     "eliminate-identities": "passes.eliminate_identities:EliminateIdentities",
+    "zero-states": "passes.zero_states:ZeroStates",
     "normalize-ops": "passes.normalize_ops:NormalizeOps",
     "fuse-batchnorm": "passes.fuse_batchnorm:FuseBatchnorm",
     "deduplicate-initializers": "passes.deduplicate_initializers:DeduplicateInitializers",
@@ -41,7 +42,7 @@ def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     constants.
     """
     names = ["inline-functions", "constant-folding", "inline-constant-if", "resolve-shapes", "constant-folding"]
-    names += ["inline-constant-if", "eliminate-identities", "dead-code", "normalize-ops"]
+    names += ["inline-constant-if", "eliminate-identities", "zero-states", "dead-code", "normalize-ops"]
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
     names += ["resolve-shapes", "constant-folding", "eliminate-identities"]
