@@ -18,7 +18,10 @@ from onnxprune.channels.components import connected_components
 from onnxprune.channels.factors import Atom, atoms, digits
 from onnxprune.channels.links import Ints
 
-ROLE_ORDER = {"head": {"head": 2, "": 1, "head_dim": 0}, "head_dim": {"head_dim": 2, "": 1, "head": 0}}
+ROLE_ORDER = {
+    "head": {"head": 3, "query_head": 2, "": 1, "head_dim": 0},
+    "head_dim": {"head_dim": 3, "query_head": 2, "": 1, "head": 0},
+}
 
 
 class Choice(NamedTuple):

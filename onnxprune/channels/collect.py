@@ -12,7 +12,20 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.channels.facts import is_weight
-from onnxprune.channels.links import AxisKey, AxisRef, Contract, Inexact, Ints, OpLinks, Pin, Produce, Role, Tie
+from onnxprune.channels.links import (
+    AxisKey,
+    AxisRef,
+    Contract,
+    Inexact,
+    Inner,
+    Ints,
+    Multiple,
+    OpLinks,
+    Pin,
+    Produce,
+    Role,
+    Tie,
+)
 from onnxprune.channels.registry import links_of
 from onnxprune.channels.rules.repetition import SIZE_READERS
 
@@ -54,7 +67,9 @@ class Summation(NamedTuple):
 
 @dataclass
 class Tables:
-    """Axes with static sizes, numbered in the order of first use, and everything that links say about them."""
+    """Axes with static sizes, numbered in the order of first use, and everything that links say about them. The key of
+    an axis inside a node has a negative axis.
+    """
 
     number: dict[AxisKey, int] = field(default_factory=dict)
     keys: list[AxisKey] = field(default_factory=list)
@@ -67,6 +82,7 @@ class Tables:
     inexact: list[int] = field(default_factory=list)
     barred: list[tuple[int, str]] = field(default_factory=list)
     roles: list[tuple[int, str]] = field(default_factory=list)
+    multiples: list[tuple[int, int]] = field(default_factory=list)
 
     def axis(self, tensor: str, axis: int, size: int) -> int:
         """The number of an axis, new or known."""
@@ -95,7 +111,9 @@ class Tables:
                     reason = op.barrier or "this axis keeps its size"
                     self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: {reason}"))
         for link in op.links:
-            if isinstance(link, Tie):
+            if isinstance(link, Inner):
+                self.axis(link.axis.tensor, link.axis.axes[0], link.size)
+            elif isinstance(link, Tie):
                 self._add_tie(link, op)
             elif isinstance(link, Pin):
                 for number in self._numbers(link.axis):
@@ -117,13 +135,15 @@ class Tables:
             for number in (*left, *right):
                 self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: it is paired with a dynamic axis"))
 
-    def _mark(self, link: Contract | Produce | Inexact | Role, number: int, node: str) -> None:
+    def _mark(self, link: Contract | Produce | Inexact | Role | Multiple, number: int, node: str) -> None:
         if isinstance(link, Contract):
             self.summed.append(Summation(number, node))
         elif isinstance(link, Produce):
             self.produced.append(Production(number, link.kind))
         elif isinstance(link, Inexact):
             self.inexact.append(number)
+        elif isinstance(link, Multiple):
+            self.multiples.append((number, link.of))
         else:
             self.roles.append((number, link.kind))
 

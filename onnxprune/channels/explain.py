@@ -112,7 +112,7 @@ class _Chains:
         while element in self._next and (longest is None or hops < longest):
             element, node = self._next[element]
             hops += 1
-            if element[0] < len(self._tables.keys):
+            if element[0] < len(self._tables.keys) and self._tables.keys[element[0]][1] >= 0:
                 steps.append(f"{node} -> {self._name(element)}")
         if element in self._next:
             steps.append("...")

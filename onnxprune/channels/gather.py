@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +34,9 @@ def gather(tables: Tables, solution: Solution) -> tuple[Group, ...]:
         return ()
     gathered = _signatures(classes, strands)
     axes_of: dict[int, list[int]] = {}
-    for number in range(len(tables.keys)):
-        axes_of.setdefault(int(solution.strand[number]), []).append(number)
+    for number, (_, axis) in enumerate(tables.keys):
+        if axis >= 0:  # axes inside a node belong to no tensor
+            axes_of.setdefault(int(solution.strand[number]), []).append(number)
     build = _Builder(tables, solution, axes_of)
     found = []
     for members, touched in gathered:
@@ -96,18 +98,23 @@ class _Builder:
         for number, summation in enumerate(tables.summed):
             self._summed.setdefault(int(strand[summation.axis]), []).append(number)
         self._inexact = {int(strand[axis]) for axis in tables.inexact}
+        self._multiples: dict[int, list[int]] = {}
+        for axis, multiple in tables.multiples:
+            self._multiples.setdefault(int(strand[axis]), []).append(multiple)
         self._roles: dict[int, set[str]] = {}
         for axis, kind in tables.roles:
             self._roles.setdefault(int(strand[axis]), set()).add(kind)
 
     def group(self, members: Ints, touched: Ints, first: int) -> Group:
         tables, strands = self._tables, [int(s) for s in touched]
-        numbers = sorted(number for strand in strands for number in self._axes_of[strand])
+        numbers = sorted(number for strand in strands for number in self._axes_of.get(strand, ()))
         axes = {tables.keys[number]: int(self._solution.strand[number]) for number in numbers}
         labels = {strand: self._solution.labels(strand) for strand in strands}
         produced = sorted(number for strand in strands for number in self._produced.get(strand, ()))
         summed = sorted(number for strand in strands for number in self._summed.get(strand, ()))
         contractions = [Contraction(tables.summed[n].node, *tables.keys[tables.summed[n].axis]) for n in summed]
+        contractions = [each for each in contractions if each.axis >= 0]
+        multiple_of, min_keep = self._limits(members, labels)
         producers = tuple(dict.fromkeys(tables.keys[tables.produced[number].axis] for number in produced))
         return Group(
             name=self._name(tables.keys[tables.produced[first].axis]),
@@ -117,7 +124,22 @@ class _Builder:
             producers=producers,
             contractions=tuple(dict.fromkeys(contractions)),
             exact=not self._inexact.intersection(strands),
+            min_keep=min_keep,
+            multiple_of=multiple_of,
         )
+
+    def _limits(self, members: Ints, labels: dict[int, Ints]) -> tuple[int, int]:
+        """`multiple_of` and `min_keep`: all units stay where no number of them leaves a size that fits."""
+        step = 1
+        for strand, classes in labels.items():
+            sizes = {int((classes == member).sum()) for member in members} if strand in self._multiples else set()
+            for multiple in self._multiples.get(strand, ()):
+                each = sizes.pop() if len(sizes) == 1 else 0
+                sizes = {each}
+                step = math.lcm(step, multiple // math.gcd(multiple, each)) if each else 0
+            if not step or len(members) % step:
+                return 1, len(members)
+        return step, 1
 
     def _name(self, key: AxisKey) -> str:
         name = f"{key[0]}:{key[1]}"
@@ -128,4 +150,6 @@ class _Builder:
         roles = {role for strand in strands for role in self._roles.get(strand, ())}
         if produced == "embedding":
             return produced
+        if "query_head" in roles and "head" not in roles:
+            return "head"
         return next((role for role in ("head", "head_dim") if role in roles), produced)

@@ -18,7 +18,10 @@ Shape = tuple[Dim, ...]
 
 
 class AxisRef(NamedTuple):
-    """One axis of a tensor, or several that count as one: their elements in row-major order are the joint elements."""
+    """One axis of a tensor, or several that count as one: their elements in row-major order are the joint elements.
+
+    A negative axis is inside a node, under the name of its output: see `Inner`.
+    """
 
     tensor: str
     axes: tuple[int, ...]
@@ -66,13 +69,31 @@ class Inexact(NamedTuple):
 
 
 class Role(NamedTuple):
-    """What an axis is in an attention-like product: `head` (batched over) or `head_dim` (summed or carried inside)."""
+    """What an axis is in an attention-like product: `head` (batched over), `query_head` (one of the heads that share a
+    key head), or `head_dim` (summed or carried inside).
+    """
 
     axis: AxisRef
     kind: str
 
 
-Link = Tie | Contract | Produce | Pin | Inexact | Role
+class Inner(NamedTuple):
+    """An axis that a node has only inside, like the heads of a fused attention, which its tensors hold packed together
+    with the head dimensions. Written as a negative axis of the node's first output.
+    """
+
+    axis: AxisRef
+    size: int
+
+
+class Multiple(NamedTuple):
+    """The size of this axis stays a multiple of `of`: kernels refuse other sizes."""
+
+    axis: AxisRef
+    of: int
+
+
+Link = Tie | Contract | Produce | Pin | Inexact | Role | Inner | Multiple
 
 
 class Barrier(Exception):  # noqa: N818  (a verdict about a node, never an error that users see)

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.channels.cut import Cut
 from onnxprune.channels.facts import operand
-from onnxprune.channels.links import AxisRef, Barrier, Link, Operand, OpLinks, Tie
+from onnxprune.channels.links import AxisKey, AxisRef, Barrier, Dim, Inner, Link, Operand, OpLinks, Tie
 
 Rule = Callable[[gs.Node, int], Iterator[Link]]
 Hook = Callable[[gs.Node, int, Cut], None]
@@ -114,10 +114,13 @@ def _applicable(node: gs.Node, opset: int, operands: tuple[Operand, ...]) -> Rul
 
 def _check(links: tuple[Link, ...], operands: dict[str, Operand]) -> None:
     """Single axes that are tied must have the sizes that the tie says, as far as they are static."""
+    inner: dict[AxisKey, Dim] = {
+        (link.axis.tensor, link.axis.axes[0]): link.size for link in links if isinstance(link, Inner)
+    }
     for link in links:
         if not isinstance(link, Tie) or len(link.a.axes) != 1 or len(link.b.axes) != 1:
             continue
-        a, b = _size(link.a, operands), _size(link.b, operands)
+        a, b = _size(link.a, operands, inner), _size(link.b, operands, inner)
         if a is None or b is None:
             continue
         if link.index is None:
@@ -128,8 +131,9 @@ def _check(links: tuple[Link, ...], operands: dict[str, Operand]) -> None:
             raise Barrier(f"the sizes of {link.a} ({a}) and {link.b} ({b}) do not fit")
 
 
-def _size(ref: AxisRef, operands: dict[str, Operand]) -> int | None:
+def _size(ref: AxisRef, operands: dict[str, Operand], inner: dict[AxisKey, Dim]) -> int | None:
+    axis = ref.axes[0]
     shape = operands[ref.tensor].shape
     assert shape is not None
-    dim = shape[ref.axes[0]]
+    dim = inner[ref.tensor, axis] if axis < 0 else shape[axis]
     return dim if isinstance(dim, int) else None

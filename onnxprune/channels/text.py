@@ -19,6 +19,7 @@ from onnxprune.channels.links import (
     Contract,
     Inexact,
     Ints,
+    Multiple,
     Operand,
     OpLinks,
     Pin,
@@ -81,6 +82,8 @@ class _Letters:
                 text = f"inexact={self._axis(_key(link.axis))}"
             elif isinstance(link, Role):
                 text = f"{link.kind}={self._axis(_key(link.axis))}"
+            elif isinstance(link, Multiple):
+                text = f"multiple={self._axis(_key(link.axis))}*{link.of}"
             if text and text not in found:
                 found.append(text)
         return found
@@ -104,6 +107,9 @@ class _Letters:
         return key
 
     def _compose(self, tie: Tie) -> None:
+        if tie.a.axes[0] < 0 and len(tie.b.axes) == 1:
+            self._composed[_key(tie.b)] = [(tie.a.tensor, axis) for axis in tie.a.axes]
+            return
         found = atoms(self._sizes(tie.a), self._sizes(tie.b))
         for place, atom in enumerate(found):
             virtual = (f"{tie.a} {tie.b}", place)

@@ -1,10 +1,18 @@
 """The rules, one module a family. A module registers its rules when it is imported; this list is the only one."""
 
 from onnxprune.channels.rules import (
+    attention,
+    caches,
+    contrib_attention,
+    contrib_elementwise,
+    contrib_grouped,
+    contrib_normalization,
+    contrib_products,
     convolution,
     elementwise,
     integer,
     joining,
+    matmul_nbits,
     normalization,
     pooling,
     product,
@@ -15,14 +23,23 @@ from onnxprune.channels.rules import (
     repetition,
     resampling,
     reshaping,
+    rotary,
     selection,
 )
 
 __all__ = [
+    "attention",
+    "caches",
+    "contrib_attention",
+    "contrib_elementwise",
+    "contrib_grouped",
+    "contrib_normalization",
+    "contrib_products",
     "convolution",
     "elementwise",
     "integer",
     "joining",
+    "matmul_nbits",
     "normalization",
     "pooling",
     "product",
@@ -33,5 +50,6 @@ __all__ = [
     "repetition",
     "resampling",
     "reshaping",
+    "rotary",
     "selection",
 ]

@@ -51,6 +51,12 @@ def layer_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
             yield Inexact(ref(x, axis))
 
 
+@op_rule("RMSNormalization", since=23)
+def rms_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    """LayerNormalization without a mean, and without a bias."""
+    yield from layer_normalization(node, opset)
+
+
 @op_rule("LRN")
 def lrn(node: gs.Node, opset: int) -> Iterator[Link]:
     """Divides by a sum over neighbouring channels: removing one would shift the neighbourhood."""

@@ -23,9 +23,9 @@ def multiply_matrices(node: gs.Node, a: gs.Tensor, b: gs.Tensor, c: gs.Tensor | 
     y = node.outputs[0]
     a_m, a_k = (1, 0) if integer(node, "transA", 0) else (0, 1)
     b_k, b_n = (1, 0) if integer(node, "transB", 0) else (0, 1)
-    yield from _free(a, a_m, y, 0)
-    yield from _free(b, b_n, y, 1)
-    yield from _summed(a, a_k, b, b_k)
+    yield from free(a, a_m, y, 0)
+    yield from free(b, b_n, y, 1)
+    yield from summed(a, a_k, b, b_k)
     if c is not None:
         yield from broadcast([c], y)
 
@@ -41,17 +41,17 @@ def multiply(a: gs.Tensor, b: gs.Tensor, y: gs.Tensor) -> Iterator[Link]:
     a_rank, b_rank, y_rank = rank(a), rank(b), rank(y)
     a_k, b_k = a_rank - 1, max(b_rank - 2, 0)
     if a_rank > 1:
-        yield from _free(a, a_rank - 2, y, y_rank - (2 if b_rank > 1 else 1))
+        yield from free(a, a_rank - 2, y, y_rank - (2 if b_rank > 1 else 1))
     if b_rank > 1:
-        yield from _free(b, b_rank - 1, y, y_rank - 1)
-    yield from _summed(a, a_k, b, b_k)
+        yield from free(b, b_rank - 1, y, y_rank - 1)
+    yield from summed(a, a_k, b, b_k)
     yield from _batch(a, b, y)
     if not is_weight(a) and not is_weight(b):
         inner = [(b, b_k), (b, b_rank - 1), (a, max(a_rank - 2, 0))]
         yield from (Role(ref(tensor, axis), "head_dim") for tensor, axis in inner if size(tensor, axis) is not None)
 
 
-def _free(operand: gs.Tensor, axis: int, y: gs.Tensor, out: int) -> Iterator[Link]:
+def free(operand: gs.Tensor, axis: int, y: gs.Tensor, out: int) -> Iterator[Link]:
     """An axis that only one operand has: kept in the output; a weight produces it."""
     if size(operand, axis) is None and size(y, out) is None:
         return
@@ -60,7 +60,7 @@ def _free(operand: gs.Tensor, axis: int, y: gs.Tensor, out: int) -> Iterator[Lin
         yield Produce(ref(operand, axis), "neuron")
 
 
-def _summed(a: gs.Tensor, a_axis: int, b: gs.Tensor, b_axis: int) -> Iterator[Link]:
+def summed(a: gs.Tensor, a_axis: int, b: gs.Tensor, b_axis: int) -> Iterator[Link]:
     """The axis that is summed away; the contraction is named on the weight, else on the second operand."""
     if size(a, a_axis) is None and size(b, b_axis) is None:
         return
