@@ -56,6 +56,7 @@ class _Letters:
                 self._compose(link)
             elif isinstance(link, Tie) and link.index is None:
                 self._parent[self._root(_key(link.a))] = self._root(_key(link.b))
+        self._composed.update({self._root(key): parts for key, parts in self._composed.items()})
         self._spoken = op.mentioned()
         self._fresh = count()
 
@@ -89,8 +90,9 @@ class _Letters:
         return found
 
     def _axis(self, key: AxisKey) -> str:
-        if key in self._composed:
-            parts = [self._letter(part) for part in self._composed[key]]
+        composed = self._composed.get(key) or self._composed.get(self._root(key))
+        if composed:
+            parts = [self._letter(part) for part in composed]
             return parts[0] if len(parts) == 1 else "(" + " ".join(parts) + ")"
         return self._letter(key) if key in self._spoken else "."
 

@@ -23,6 +23,7 @@ import onnx
 
 from passes.verify_masking.contractions import attribute
 from passes.verify_masking.editor import Editor
+from passes.verify_masking.fused_normalization import FUSED
 from passes.verify_masking.normalization import NORMALIZATIONS
 from passes.verify_masking.plan import Mask
 
@@ -133,7 +134,11 @@ FORMULAS: dict[str, Callable[[onnx.NodeProto, Editor], bool]] = {
 
 def mask_formula(node: onnx.NodeProto, editor: Editor) -> bool:
     """Emits the masked form of a node; False when the node needs none, and nothing was emitted."""
-    rule = FORMULAS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    fused = FUSED.get((domain, node.op_type))
+    if fused is not None:
+        return fused(node, editor)
+    rule = None if domain else FORMULAS.get(node.op_type)
     if rule is None or editor.shape(node.input[0]) is None:  # nothing of an activation that was not measured is removed
         return False
     return rule(node, editor)

@@ -20,7 +20,7 @@ def _epsilon(node: onnx.NodeProto) -> float:
     return next((float(a.f) for a in node.attribute if a.name == "epsilon"), 1e-5)
 
 
-class _Masked:
+class Masked:
     """Masked moments of `x` over `axes`; `mask` broadcasts against x, `factor` is n / k (one, or one per group)."""
 
     def __init__(self, editor: Editor, x: str, axes: Sequence[int], mask: Mask, factor: Array, like: str) -> None:
@@ -51,7 +51,7 @@ class _Masked:
         return emit("Mul", [centred, inverse])
 
 
-def _over_axes(node: onnx.NodeProto, editor: Editor, axes: Sequence[int]) -> _Masked | None:
+def over_axes(node: onnx.NodeProto, editor: Editor, axes: Sequence[int]) -> Masked | None:
     """Masked moments over whole axes, None when none of them lost elements."""
     x = node.input[0]
     rank = editor.rank(x)
@@ -62,10 +62,10 @@ def _over_axes(node: onnx.NodeProto, editor: Editor, axes: Sequence[int]) -> _Ma
             mask = mask & keep.reshape([keep.size if a == axis else 1 for a in range(rank)])
             factor *= keep.size / keep.sum()
             touched = True
-    return _Masked(editor, x, axes, mask, np.asarray(factor), x) if touched else None
+    return Masked(editor, x, axes, mask, np.asarray(factor), x) if touched else None
 
 
-def _affine(editor: Editor, y: str, parameters: Sequence[str], output: str) -> None:
+def affine(editor: Editor, y: str, parameters: Sequence[str], output: str) -> None:
     """y * scale (+ bias): the parameters are those after x, an absent one is left out."""
     present = [p for p in parameters if p]
     for op, name in zip(("Mul", "Add"), present, strict=False):
@@ -76,29 +76,29 @@ def _affine(editor: Editor, y: str, parameters: Sequence[str], output: str) -> N
 def _layer(node: onnx.NodeProto, editor: Editor) -> bool:
     rank = editor.rank(node.input[0])
     axes = range(attribute(node, "axis", -1) % rank, rank)
-    masked = _over_axes(node, editor, axes)
+    masked = over_axes(node, editor, axes)
     if masked is None:
         return False
     center = node.op_type == "LayerNormalization"
     y = masked.normalize(_epsilon(node), center=center, outputs=list(node.output[1:3]))
-    _affine(editor, y, list(node.input[1:3]), node.output[0])
+    affine(editor, y, list(node.input[1:3]), node.output[0])
     return True
 
 
 def _instance(node: onnx.NodeProto, editor: Editor) -> bool:
     rank = editor.rank(node.input[0])
-    masked = _over_axes(node, editor, range(2, rank))
+    masked = over_axes(node, editor, range(2, rank))
     if masked is None:
         return False
     y = masked.normalize(_epsilon(node))
-    _affine(editor, y, [_per_channel(editor, p, rank) for p in node.input[1:3]], node.output[0])
+    affine(editor, y, [_per_channel(editor, p, rank) for p in node.input[1:3]], node.output[0])
     return True
 
 
 def _mean_variance(node: onnx.NodeProto, editor: Editor) -> bool:
     rank = editor.rank(node.input[0])
     axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), [0, 2, 3])
-    masked = _over_axes(node, editor, [a % rank for a in axes])
+    masked = over_axes(node, editor, [a % rank for a in axes])
     if masked is None:
         return False
     editor.emit("Identity", [masked.normalize(0.0)], node.output[0])
@@ -116,7 +116,7 @@ def _group(node: onnx.NodeProto, editor: Editor) -> bool:
     kept = np.maximum(mask.sum(axis=(2,), keepdims=True), 1)  # a group that leaves as a whole divides by anything
     split = np.asarray([shape[0], groups, shape[1] // groups, -1], np.int64)
     folded = editor.emit("Reshape", [x, editor.constant(split)])
-    masked = _Masked(editor, folded, [2, 3], mask, shape[1] // groups / kept, x)
+    masked = Masked(editor, folded, [2, 3], mask, shape[1] // groups / kept, x)
     y = masked.normalize(_epsilon(node))
     if editor.shape(scale) == (groups,) and editor.opset < 21:
         y = editor.emit("Add", [editor.emit("Mul", [y, _per_channel(editor, scale, 4)]), _per_channel(editor, bias, 4)])
@@ -124,7 +124,7 @@ def _group(node: onnx.NodeProto, editor: Editor) -> bool:
     else:
         parameters = [_per_channel(editor, p, len(shape)) for p in (scale, bias)]
     back = editor.emit("Reshape", [y, editor.emit("Shape", [x])])
-    _affine(editor, back, parameters, node.output[0])
+    affine(editor, back, parameters, node.output[0])
     return True
 
 

@@ -56,7 +56,7 @@ def _projected(node: gs.Node) -> digits.Attention:
 @resize_hook("Attention", domain=MICROSOFT)
 def resize_projected_attention(node: gs.Node, opset: int, cut: Cut) -> None:
     sizes, w = _projected(node).sizes, node.inputs[1]
-    heads, head_dim, value_dim = sizes[KV_HEADS], sizes[HEAD_DIM], sizes[VALUE_DIM]
+    heads, head_dim = sizes[KV_HEADS], sizes[HEAD_DIM]
     columns = cut.kept(w, 1)
     queries = columns[columns < heads * head_dim]
     values = columns[columns >= 2 * heads * head_dim] - 2 * heads * head_dim

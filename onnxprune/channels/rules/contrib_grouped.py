@@ -67,7 +67,7 @@ def _inside(node: gs.Node) -> digits.Attention:
     heads, kv_heads = integer(node, "num_heads", 0), integer(node, "kv_num_heads", 0)
     packed = 2 * kv_heads if present(node, 1) is None else 0
     dim = share(static(node.inputs[0], 2), heads + packed, "queries")
-    return attention(node, heads, kv_heads, dim, dim)
+    return attention(node, heads, kv_heads, dim, 1)
 
 
 @resize_hook("GroupQueryAttention", domain=MICROSOFT)

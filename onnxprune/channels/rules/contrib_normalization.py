@@ -1,4 +1,4 @@
-"""Normalisations of com.microsoft, and SimplifiedLayerNormalization, which ONNX Runtime puts into the standard domain."""
+"""Normalisations of com.microsoft. ONNX Runtime puts SimplifiedLayerNormalization into the standard domain."""
 
 from __future__ import annotations
 

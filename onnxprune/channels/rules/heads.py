@@ -76,7 +76,9 @@ class Attention(NamedTuple):
 
     def at(self, tensor: gs.Tensor | None, axes: dict[int, tuple[int, ...]]) -> Iterator[Link]:
         """What these axes of a tensor are, where there is one. Barrier where one has another size."""
-        for axis, places in axes.items() if tensor is not None else ():
+        if tensor is None:
+            return
+        for axis, places in axes.items():
             if size(tensor, axis) != self.length(places):
                 raise Barrier(f"{tensor.name}:{axis} has {tensor.shape[axis]} elements, not {self.length(places)}")
             yield from self.joint(ref(tensor, axis), places)

@@ -8,6 +8,7 @@ would not do: the hook writes new ones. Specification: onnxruntime/docs/ContribO
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,9 +62,7 @@ def resize_matmul_nbits(node: gs.Node, opset: int, cut: Cut) -> None:
             cut.set_input(node, slot, _picked(values, rows, blocks, (size(b, 0) or 0, size(b, 1) or 0), bits))
 
 
-def _picked(
-    values: npt.NDArray[np.generic], rows: Ints, blocks: Ints, shape: tuple[int, int], bits: int
-) -> npt.NDArray[np.generic]:
+def _picked(values: npt.NDArray[Any], rows: Ints, blocks: Ints, shape: tuple[int, int], bits: int) -> npt.NDArray[Any]:
     """The kept entries of a parameter, in its own layout: flat or (N, blocks), packed into bytes below 8 bits."""
     if bits == 8:
         table = values.reshape(shape)[np.ix_(rows, blocks)]
@@ -77,4 +76,5 @@ def _picked(
 def _packed(table: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     each = 8 // bits
     padded = np.pad(table, ((0, 0), (0, -table.shape[1] % each))).reshape(len(table), -1, each)
-    return np.bitwise_or.reduce(padded << (np.arange(each, dtype=np.uint8) * bits), axis=2).astype(np.uint8)
+    shifted = padded << (np.arange(each, dtype=np.uint8) * bits)
+    return np.asarray(np.bitwise_or.reduce(shifted, axis=2), np.uint8)

@@ -42,7 +42,7 @@ def rotary_embedding(node: gs.Node, opset: int) -> Iterator[Link]:
 
 
 def pairs(columns: int, dim: int, *, interleaved: bool) -> Ints:
-    """The table column of each element of a head, -1 for those behind that do not turn. Barrier where they do not fit."""
+    """The table column of each element of a head, -1 for those that do not turn. Barrier where they do not fit."""
     if 2 * columns > dim:
         raise Barrier(f"tables of {columns} columns turn more than {dim} elements")
     turning = np.arange(2 * columns)
