@@ -17,6 +17,7 @@ PASSES: dict[str, str] = {
     "zero-states": "passes.zero_states:ZeroStates",
     "normalize-ops": "passes.normalize_ops:NormalizeOps",
     "fuse-batchnorm": "passes.fuse_batchnorm:FuseBatchnorm",
+    "separate-vectors": "passes.separate_vectors:SeparateVectors",
     "deduplicate-initializers": "passes.deduplicate_initializers:DeduplicateInitializers",
     "flush-denormals": "passes.flush_denormals:FlushDenormals",
     "dead-code": "passes.dead_code:DeadCode",
@@ -46,5 +47,5 @@ def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
     names += ["resolve-shapes", "constant-folding", "eliminate-identities"]
-    names += ["flush-denormals", "deduplicate-initializers", "dead-code"]
+    names += ["flush-denormals", "separate-vectors", "deduplicate-initializers", "dead-code"]
     return [build(name) for name in names]

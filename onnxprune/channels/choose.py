@@ -35,14 +35,15 @@ class Facts(NamedTuple):
     """What is known before any block is decided. Axes by number.
 
     component: coarse component of each axis; pinned: whether all its elements are pinned; created: whether a component
-    holds an axis that a node makes by itself; role: head or head_dim by component; labels: class of each element of an
-    axis; free: whether a class is not pinned.
+    holds an axis that a node makes by itself; inexact: components that hold an axis whose size is in a formula; role:
+    head or head_dim by component; labels: class of each element of an axis; free: whether a class is not pinned.
     """
 
     sizes: list[int]
     component: Ints
     pinned: np.ndarray
     created: set[int]
+    inexact: set[int]
     role: dict[int, str]
     labels: Callable[[int], Ints]
     free: np.ndarray
@@ -93,17 +94,20 @@ class _State:
         return touched - self.chosen.keys()
 
     def _best(self, number: int, options: list[Atom]) -> Atom | None:
-        """Wanted role first, then digits that weights can make, then the most units, then the outermost."""
+        """Wanted role first, then digits that weights can make, then those that no formula counts (whole groups of a
+        GroupNorm rather than channels inside of them), then the most units, then the outermost.
+        """
         if len(options) < 2:
             return options[0] if options else None
         worth = [self._worth(number, atom) for atom in options]
         rest = [atom for atom, value in zip(options, worth, strict=True) if value == max(worth)]
         return rest[0] if len(rest) == 1 else max(rest, key=lambda atom: self._fewest_units(number, atom))
 
-    def _worth(self, number: int, atom: Atom) -> tuple[int, bool]:
-        components = [int(self.facts.component[axis]) for axis in self.axes(number, atom)]
-        role = next((self.facts.role[c] for c in components if c in self.facts.role), "")
-        return self.order[role], not any(c in self.facts.created for c in components)
+    def _worth(self, number: int, atom: Atom) -> tuple[int, bool, bool]:
+        facts = self.facts
+        components = [int(facts.component[axis]) for axis in self.axes(number, atom)]
+        role = next((facts.role[c] for c in components if c in facts.role), "")
+        return self.order[role], facts.created.isdisjoint(components), facts.inexact.isdisjoint(components)
 
     def _fewest_units(self, number: int, atom: Atom) -> int:
         left, right = self.axes(number, atom)

@@ -117,6 +117,7 @@ def _facts(tables: Tables, solution: Solution) -> Facts:
         component=component,
         pinned=whole[strand],
         created=created,
+        inexact={int(component[axis]) for axis in tables.inexact},
         role=role,
         labels=lambda axis: solution.labels(int(strand[axis])),
         free=~solution.pinned,

@@ -11,6 +11,7 @@ from onnxprune.pipeline import PassContext
 from passes.dead_code import DeadCode
 from passes.deduplicate_initializers import DeduplicateInitializers
 from passes.flush_denormals import FlushDenormals
+from passes.separate_vectors import SeparateVectors
 
 
 def with_weights(text_nodes, arrays, inputs, outputs, extra_inputs=()):
@@ -120,6 +121,54 @@ def test_weights_of_one_value_and_overridable_ones_are_not_shared(rng):
     override = helper.make_tensor_value_info("d", TensorProto.FLOAT, [64, 128])
     proto = with_weights(nodes, arrays, {"x": [64, 128]}, {"y": [64, 128]}, [override])
     assert not DeduplicateInitializers().run(ir.from_proto(proto), PassContext()).modified
+
+
+def shared_vector(values, extra_inputs=(), shape=("N", 4)):
+    nodes = [
+        helper.make_node("Add", ["x", "v"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Add", ["b", "v"], ["c"]),
+        helper.make_node("Mul", ["v", "c"], ["y"]),
+    ]
+    return with_weights(nodes, {"v": np.float32(values)}, {"x": shape}, {"y": shape}, extra_inputs)
+
+
+@pytest.mark.parametrize("value", [[0.5] * 4, [[0.5]] * 4], ids=["row", "column"])
+def test_every_reader_of_a_repeated_value_gets_a_copy(apply, value):
+    done = apply(SeparateVectors(), shared_vector(value, shape=(4, 4)))
+    assert done.nodes == ["a = Add(x, v)", "b = Relu(a)", "c = Add(b, v_1)", "y = Mul(v_2, c)"]
+    assert dict(done.result.counts) == {"copies": 2}
+
+
+@pytest.mark.parametrize("value", [[0.5, 0.5, 0.5, 1], [0.5], 0.5, np.full((4, 4), 0.5)])
+def test_what_is_shared_on_purpose_stays_shared(apply, value):
+    assert not apply(SeparateVectors(), shared_vector(value, shape=(4, 4))).result.modified
+
+
+def test_an_overridable_or_a_long_vector_stays_shared(apply):
+    override = helper.make_tensor_value_info("v", TensorProto.FLOAT, [4])
+    assert not SeparateVectors().run(ir.from_proto(shared_vector([0.5] * 4, [override])), PassContext()).modified
+    assert not apply(SeparateVectors(max_bytes=16), shared_vector([0.5] * 4)).result.modified
+
+
+def test_a_vector_that_a_branch_captures_stays_shared(apply):
+    then, other = (
+        helper.make_graph(
+            [helper.make_node(op, ["v"], [op])], op, [], [helper.make_tensor_value_info(op, TensorProto.FLOAT, [4])]
+        )
+        for op in ("Neg", "Exp")
+    )
+    nodes = [
+        helper.make_node("Add", ["x", "v"], ["a"]),
+        helper.make_node("Less", ["x", "v"], ["less"]),
+        helper.make_node("Cast", ["less"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["float"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["c"], to=TensorProto.BOOL),
+        helper.make_node("If", ["c"], ["b"], then_branch=then, else_branch=other),
+        helper.make_node("Mul", ["a", "b"], ["y"]),
+    ]
+    proto = with_weights(nodes, {"v": np.float32([0.5] * 4)}, {"x": ["N", 4]}, {"y": ["N", 4]})
+    assert not apply(SeparateVectors(), proto).result.modified
 
 
 def test_denormal_weights_become_zero_and_constants_do_not(apply):

@@ -29,11 +29,16 @@ def batch_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
 
 @op_rule("InstanceNormalization")
 def instance_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
-    """Statistics run over the spatial axes, which therefore keep their size."""
+    """Statistics run over the axes behind the channels: their size is in the formula. Written as reshapes around this
+    operator, GroupNorm folds the channels of a group into them.
+    """
     x, y = node.inputs[0], node.outputs[0]
-    yield from pass_through(x, y, (0, 1))
+    yield from pass_through(x, y)
     for parameter in node.inputs[1:]:
         yield Tie(ref(x, 1), ref(parameter, 0))
+    for axis in range(2, rank(x)):
+        if size(x, axis) is not None:
+            yield Inexact(ref(x, axis))
 
 
 @op_rule("LayerNormalization", since=17)
