@@ -69,6 +69,8 @@ def member(family: Family) -> tuple[nn.Module, dict[str, torch.Tensor]]:
                 tensor.uniform_(0.5, 2)
             elif name.endswith(("running_mean", "bias")):
                 tensor.normal_(0, 0.2)
+            elif name.endswith("weight") and tensor.ndim == 1:  # of a normalisation or a PReLU: all alike when made
+                tensor.uniform_(0.5, 1.5)
     return module, family.inputs()
 
 
