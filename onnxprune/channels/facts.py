@@ -11,15 +11,10 @@ from onnxprune import ir
 from onnxprune.channels.links import AxisRef, Barrier, Operand, Shape
 
 # what exporters and quantizers leave between an initializer and its use; anything else makes it an activation
-_REARRANGES = ("Concat", "Constant", "Expand", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose")
-_SCALES = ("Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sub", "Unsqueeze")
-_WEIGHT_OPS = frozenset(
-    (
-        *(("", op) for op in (*_REARRANGES, *_SCALES)),
-        ("com.microsoft", "DequantizeLinear"),
-        ("com.microsoft", "QuantizeLinear"),
-    )
-)
+_MAKES = ("Concat", "Constant", "ConstantOfShape", "Expand")
+_REARRANGES = ("Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+_SCALES = ("Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sub")
+_WEIGHT_OPS = frozenset((*_MAKES, *_REARRANGES, *_SCALES))
 _LONGEST = 32
 
 
