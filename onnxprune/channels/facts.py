@@ -14,7 +14,10 @@ from onnxprune.channels.links import AxisRef, Barrier, Operand, Shape
 _MAKES = ("Concat", "Constant", "ConstantOfShape", "Expand")
 _REARRANGES = ("Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _SCALES = ("Add", "Cast", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Sub")
-_WEIGHT_OPS = frozenset((*_MAKES, *_REARRANGES, *_SCALES))
+_FUSED = ("DequantizeLinear", "QuantizeLinear")
+_WEIGHT_OPS = frozenset(
+    (*(("", op) for op in (*_MAKES, *_REARRANGES, *_SCALES)), *(("com.microsoft", op) for op in _FUSED))
+)
 _LONGEST = 32
 
 
