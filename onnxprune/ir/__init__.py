@@ -3,7 +3,7 @@
 from onnxprune.ir.exporter import to_proto
 from onnxprune.ir.files import load
 from onnxprune.ir.importer import from_proto
-from onnxprune.ir.macs import macs, node_macs
+from onnxprune.ir.macs import macs, macs_by_weight, node_macs
 from onnxprune.ir.model import Model
 from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.order import topological_sort
@@ -47,6 +47,7 @@ __all__ = [
     "initializers",
     "load",
     "macs",
+    "macs_by_weight",
     "node_key",
     "node_macs",
     "parameters",

@@ -16,6 +16,7 @@ from onnxprune.ir.query import attribute
 
 Shapes = Mapping[str, Sequence[int]]
 _STANDARD = ("", "ai.onnx", None)
+_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def macs(model: Model, shapes: Shapes) -> int:
@@ -32,6 +33,26 @@ def node_macs(node: gs.Node, shapes: Shapes) -> int:
         return count(node, shapes)
     except (KeyError, IndexError):
         return 0
+
+
+def macs_by_weight(node: gs.Node, shapes: Shapes) -> list[tuple[int, gs.Constant | None]]:
+    """The node's multiply-accumulates, split by the constant that each multiplies with; None: two activations do.
+
+    Recurrent operators multiply with two matrices, all others with at most one.
+    """
+    total = node_macs(node, shapes)
+    if not total:
+        return []
+    if node.op in _RECURRENT:
+        parts = [(tensor, math.prod(shapes[tensor.name])) for tensor in node.inputs[1:3]]
+        whole = max(sum(size for _, size in parts), 1)
+        return [(total * size // whole, _matrix(tensor)) for tensor, size in parts]
+    found = [matrix for tensor in (*node.inputs[1:2], *node.inputs) if (matrix := _matrix(tensor)) is not None]
+    return [(total, found[0] if found else None)]
+
+
+def _matrix(tensor: gs.Tensor) -> gs.Constant | None:
+    return tensor if isinstance(tensor, gs.Constant) and len(tensor.shape) > 1 else None
 
 
 def _input(node: gs.Node, index: int, shapes: Shapes) -> Sequence[int]:

@@ -45,14 +45,12 @@ class MacsModel:
             for name in {name for name, _ in group.owner}:
                 touching.setdefault(name, []).append(group)
         for node in model.graph.nodes:
-            macs = ir.node_macs(node, shapes)
-            if macs:
-                self._add(node, macs, touching)
+            for macs, weight in ir.macs_by_weight(node, shapes):
+                self._add(weight, macs, touching)
         self.total = sum(macs for macs, _ in self._nodes)
 
-    def _add(self, node: ir.Node, macs: int, touching: Mapping[str, list[Group]]) -> None:
+    def _add(self, weight: ir.Constant | None, macs: int, touching: Mapping[str, list[Group]]) -> None:
         axes: list[_Axis] = []
-        weight = next((tensor for tensor in node.inputs[1:2] if isinstance(tensor, ir.Constant)), None)
         if weight is None:
             self._nodes.append((macs, axes))
             return

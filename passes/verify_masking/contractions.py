@@ -100,7 +100,9 @@ def _recurrent(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
 
 def _einsum(node: onnx.NodeProto, editor: Editor) -> list[Gate]:
     equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
-    terms, _, result = equation.partition("->")
+    terms, arrow, result = equation.partition("->")
+    if not arrow:  # the letters that occur once
+        result = "".join(letter for letter in terms if terms.count(letter) == 1)
     gates = []
     for slot, term in enumerate(terms.split(",")):
         letters = term.replace("...", "")

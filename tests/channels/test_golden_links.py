@@ -21,7 +21,9 @@ from onnxprune import channels, ir
 
 TABLE = Path(__file__).with_name("golden_links.txt")
 CASES = [line for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
-HEAD = re.compile(r"(?P<opset>\d+) (?P<op>[\w.]+)\((?P<operands>.*?)\)(?P<attributes>[^>]*?)(?:-> (?P<outputs>.*))?$")
+HEAD = re.compile(
+    r"(?P<opset>\d+) (?P<op>[\w.]+)\((?P<operands>.*?)\)(?P<attributes>(?:'[^']*'|[^>'])*?)(?:-> (?P<outputs>.*))?$"
+)
 
 
 def _operand(text: str) -> tuple[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from einsum_steps import einsum, einsum_attention
 from graph_builder import Builder, Value
 from image_steps import Step
 from recurrence_steps import recurrent, stacked
@@ -147,7 +148,7 @@ def token_barrier(b: Builder, x: Value) -> Value:
 STEPS: tuple[Step, ...] = (
     linear, linear, feed_forward, feed_forward, gated_feed_forward, flat_gemm, layer_norm, layer_norm, attention,
     attention, attention, token_activation, feature_softmax, token_scale, token_join, conv1d, pick_token, recurrent,
-    recurrent, stacked, token_barrier,
+    recurrent, stacked, einsum, einsum, einsum_attention, token_barrier,
 )  # fmt: skip
 
 

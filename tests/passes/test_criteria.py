@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from onnx import helper, numpy_helper
 
 from onnxprune import channels, ir
 from onnxprune.errors import UsageError
@@ -165,6 +166,32 @@ def test_widths_meet_the_budget_as_counted_on_the_pruned_model(budget):
     removed = {name: curves[name].order[: len(curves[name].order) - width] for name, width in widths.items()}
     costs = MacsModel(model, graph, shapes)
     assert costs.macs(removed) / costs.total == pytest.approx(ratio)
+
+
+def test_recurrent_macs_are_those_of_the_pruned_model():
+    """Hidden units leave rows of W and R and columns of R: the first part falls in proportion, the second squared."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (1, 32, 6), "r": (1, 32, 8), "v": (8, 3)}
+    weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["h"], hidden_size=8),
+        helper.make_node("MatMul", ["h", "v"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [5, 2, 6]), ("y", [5, 1, 2, 3]))]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", infos[:1], infos[1:], weights),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    model = ir.from_proto(proto)
+    ir.infer_shapes(model)
+    graph = channels.analyze(model)
+    (group,) = graph.groups
+    costs = MacsModel(model, graph, ir.shapes_for(model, {}))
+    assert costs.total == 10 * (32 * 6 + 32 * 8 + 24)
+    small = model.copy()
+    prune(small, graph, {group.name: np.arange(8) >= 3})
+    assert costs.macs({group.name: np.arange(3)}) == ir.macs(small, ir.shapes_for(small, {}))
 
 
 def test_what_costs_nothing_goes_first():

@@ -32,8 +32,9 @@ def recurrent(node: gs.Node, opset: int) -> Iterator[Link]:
             raise Barrier(f"{weight.name}:1 of {weight.shape[1]} does not fit {gates} gates of {hidden} units")
     yield Tie(ref(w, 2), ref(x, 2))
     yield Contract(ref(w, 2))
-    yield Produce(ref(w, 1), "hidden")
     yield Contract(ref(r, 2))
+    for weight in (w, r):
+        yield Produce(ref(weight, 1), "hidden")
     stacked = [(w, gates), (r, gates), (present(node, 3), 2 * gates), (present(node, 7), PEEPHOLES)]
     for tensor, copies in stacked:
         if tensor is not None:
