@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune import ir
+from onnxprune.ir import checker
 from onnxprune.ir.light import typed
 from onnxprune.ir.trial import runtime_errors
 from onnxprune.ir.types import value_info
@@ -44,7 +45,7 @@ def invalid(model: ir.Model) -> str:
         described = value_info(tensor.name, tensor.dtype, tensor.shape, getattr(tensor, "info", None))
         proto.graph.output.append(onnx.ValueInfoProto(name=tensor.name) if described is None else described)
     try:
-        onnx.checker.check_model(proto)
+        checker.check_model(proto)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         return f"the checker refuses it: {_one_line(error)}"
     return ""

@@ -1,5 +1,5 @@
-"""Shape functions of the com.microsoft operators that ONNX Runtime's optimisers write, and of
-SimplifiedLayerNormalization, which they put into the standard domain.
+"""Shape functions of the com.microsoft operators that ONNX Runtime's optimisers write, and of those that
+they put into the standard domain: SimplifiedLayerNormalization, and LayerNormalization before opset 17.
 
 Each takes the node and the types of its inputs (None where unknown) and returns the types of its outputs. Source:
 onnxruntime/docs/ContribOperators.md.
@@ -45,14 +45,15 @@ def _statistics(x: TensorType) -> TensorType:
     return TensorType(np.dtype(np.float32), [*x.shape[:-1], 1])
 
 
-def _simplified_normalization(node: gs.Node, inputs: _Types) -> _Types:
-    """The output, and the inverse deviation over the axes from `axis` on."""
+def _normalization(node: gs.Node, inputs: _Types) -> _Types:
+    """The output, then mean and inverse deviation, or the latter alone, over the axes from `axis` on."""
     x = inputs[0]
     if x is None:
-        return [None, None]
+        return [None] * 3
     axis = int(attribute(node, "axis", -1)) % len(x.shape)
     ones: list[Dim] = [1] * (len(x.shape) - axis)
-    return [x, TensorType(np.dtype(np.float32), [*x.shape[:axis], *ones])]
+    statistic = TensorType(np.dtype(np.float32), [*x.shape[:axis], *ones])
+    return [x, statistic, statistic]
 
 
 def _skip_normalization(node: gs.Node, inputs: _Types) -> _Types:
@@ -158,10 +159,11 @@ _SHAPES: dict[str, Callable[[gs.Node, _Types], _Types]] = {
     "FusedGemm": _gemm,
     "GemmFastGelu": _linear,
     "MatMulNBits": _quantized_linear,
-    "SimplifiedLayerNormalization": _simplified_normalization,
+    "SimplifiedLayerNormalization": _normalization,
 }
 CONTRIB_SHAPES: dict[tuple[str, str], ShapeFunction] = {
     **{(MICROSOFT, op): function for op, function in _SHAPES.items()},
     **{(MICROSOFT, op): function for op, function in ATTENTION_SHAPES.items()},
-    ("", "SimplifiedLayerNormalization"): _simplified_normalization,
+    ("", "LayerNormalization"): _normalization,
+    ("", "SimplifiedLayerNormalization"): _normalization,
 }

@@ -13,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune.ir import captures, types
+from onnxprune.ir.checker import RUNTIME_OPS, runtime_op
 from onnxprune.ir.contrib_shapes import CONTRIB_SHAPES
 from onnxprune.ir.ml_shapes import ML_SHAPES
 from onnxprune.ir.quantized_shapes import QUANTIZED_SHAPES
@@ -30,7 +31,8 @@ def infer(proto: onnx.ModelProto, nodes: Sequence[gs.Node], standard: Infer) -> 
 
     `proto` holds `nodes` in the same order; `standard` infers a model by ONNX's own functions.
     """
-    functions = [EXTRA_SHAPES.get((domain(node), node.op)) for node in nodes]
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+    functions = [_function(node, opset) for node in nodes]
     if not any(functions):
         return _infos(standard(proto))
     known = {info.name: info for info in proto.graph.input}
@@ -42,6 +44,13 @@ def infer(proto: onnx.ModelProto, nodes: Sequence[gs.Node], standard: Infer) -> 
             if function is not None:
                 _apply(function, nodes[place], known)
     return known
+
+
+def _function(node: gs.Node, opset: int) -> ShapeFunction | None:
+    """The table's function, but not for what ONNX has at this opset and ONNX Runtime had before."""
+    if not domain(node) and node.op in RUNTIME_OPS and not runtime_op(node.op, opset):
+        return None
+    return EXTRA_SHAPES.get((domain(node), node.op))
 
 
 def _infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:

@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import sandbox
 from onnxprune.errors import ModelError
-from onnxprune.ir import trial
+from onnxprune.ir import checker, trial
 from onnxprune.ir.files import load
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.importer import from_proto
@@ -62,7 +62,7 @@ def validate(
 def check_and_run(source: Path | bytes, inputs: Mapping[str, np.ndarray] | None) -> None:
     """The part of `validate` that runs in the sandbox."""
     try:
-        onnx.checker.check_model(str(source) if isinstance(source, Path) else source)
+        checker.check_model(source)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(f"the ONNX checker refuses the model: {sandbox.sanitise(str(error))}") from error
     trial.run_once(source, inputs)

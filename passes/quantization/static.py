@@ -12,6 +12,7 @@ import onnx.checker
 
 from onnxprune import ir
 from onnxprune.errors import ModelError
+from onnxprune.ir import checker
 from onnxprune.stats import Feeds, Runner
 from passes.quantization import gemm, opset, qdq, ranges, refine, selection, tidy
 from passes.quantization.budget import affordable
@@ -93,7 +94,7 @@ def proven(quantized: ir.Model, feeds: Feeds) -> ir.Model:
     """The model itself after the full checker and one run; raises ModelError where either fails."""
     proto = ir.to_proto(quantized)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        checker.check_model(proto, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"the quantized model is invalid: {' '.join(str(error).split())[:200]}") from None
     call = next(iter(feeds.calls(1)))

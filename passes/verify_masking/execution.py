@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.checker import runtime_op
 
 Array = npt.NDArray[Any]
 Call = Mapping[str, Array]
@@ -125,6 +126,15 @@ def run_float64(model: onnx.ModelProto, calls: Iterable[Call]) -> list[dict[str,
         with np.errstate(all="ignore"):
             results.append(dict(zip(names, map(np.asarray, evaluator.run(None, feed)), strict=True)))
     return results
+
+
+def evaluable(model: onnx.ModelProto) -> bool:
+    """Whether onnx's reference evaluator knows all operators: it does not know those of ONNX Runtime."""
+    opset = next((o.version for o in model.opset_import if o.domain in _STANDARD), 1)
+    return all(node.domain in _STANDARD and not runtime_op(node.op_type, opset) for node in model.graph.node)
+
+
+_STANDARD = ("", "ai.onnx")
 
 
 def as_float64(model: onnx.ModelProto) -> onnx.ModelProto:

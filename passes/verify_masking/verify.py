@@ -22,7 +22,7 @@ from onnxprune import ir
 from onnxprune.errors import ModelError
 from passes.verify_masking.comparison import FLOAT32, FLOAT64, Difference, Tolerance, first_difference, worst
 from passes.verify_masking.editor import Array, Shapes
-from passes.verify_masking.execution import Call, describe, run, run_float64
+from passes.verify_masking.execution import Call, describe, evaluable, run, run_float64
 from passes.verify_masking.masked import masked_original, measured_tensors
 from passes.verify_masking.plan import Plan, Removed, plan_of
 from passes.verify_masking.relaxed import is_reduced, relaxed, widened
@@ -81,7 +81,7 @@ def verify(
         weights: "original" proves the slicing itself; "final" takes the compensated weights from `compressed`.
         seed: of the random values of the second proof.
         tolerance: of the float32 comparison.
-        float64: decide with onnx's reference evaluator in float64 (small models only).
+        float64: decide with onnx's reference evaluator in float64 (small models only, of operators that it knows).
 
     Raises ModelError when one of the models cannot run at all, never for a mere difference.
     """
@@ -136,7 +136,7 @@ def _judge(case: _Case) -> Verdict:
         *(case.calls, case.dropped, case.weights),
     )
     shapes = _measure(base, plan, calls, dropped)
-    execute, limit = (run_float64, FLOAT64) if case.float64 else (run, case.tolerance)
+    execute, limit = (run_float64, FLOAT64) if case.float64 and evaluable(case.base) else (run, case.tolerance)
     try:
         masked = masked_original(base, plan, shapes, dropped=dropped, final=small if weights == "final" else None)
     except ModelError as error:

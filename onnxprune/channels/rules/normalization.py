@@ -41,9 +41,9 @@ def instance_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
             yield Inexact(ref(x, axis))
 
 
-@op_rule("LayerNormalization", since=17)
+@op_rule("LayerNormalization")
 def layer_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
-    """Normalises over all axes from `axis` on: their size is in the formula."""
+    """Normalises over all axes from `axis` on: their size is in the formula. Before opset 17 it is ONNX Runtime's."""
     x = node.inputs[0]
     first = axis_of(node, x, -1)
     yield from pass_through(x, node.outputs[0])
