@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class SilentProgress:
     def close(self, *, failed: bool = False) -> None: ...
 
 
-def aligned(rows: Sequence[Row]) -> list[str]:
-    """Returns the rows of a table as plain lines, columns padded to equal width, the first one aligned to the left."""
+def aligned(rows: Sequence[Row], left: Collection[int] = (0,)) -> list[str]:
+    """Returns the rows of a table as plain lines, columns padded to equal width, those in `left` to the left."""
     if not rows:
         return []
     columns = max(len(row) for row in rows)
     cells = [[one_line(cell) for cell in row] + [""] * (columns - len(row)) for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(columns)]
     return [
-        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, columns))]).rstrip()
+        "  ".join(row[i].ljust(widths[i]) if i in left else row[i].rjust(widths[i]) for i in range(columns)).rstrip()
         for row in cells
     ]
 

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from onnxprune import ir
 from onnxprune.api import facts
+from onnxprune.api.analysis import largest_cause
 from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
@@ -245,11 +246,9 @@ def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
     if outcome.floor is not None:
         ratio, seconds = max(zip(outcome.floor, outcome.baseline_s, strict=True))
         floor = f"the lowest latency measured is {ratio:.3f}x of the input model ({ratio * seconds * 1e3:.3g} ms)"
-        why = (
-            ""
-            if work.graph.groups or work.branches
-            else "nothing in this model can be pruned (see onnxprune analyze), "
-        )
+        why = ""
+        if not work.graph.groups and not work.branches:
+            why = f"nothing in this model can be pruned: {largest_cause(work.graph.shares(work.base, work.shapes))}; "
         return TargetNotMetError(f"the target {goal.text} cannot be met: {why}{floor}{_pinned(work.base)}")
     assert outcome.certificate is not None
     share = outcome.certificate.share(goal, bound=True)

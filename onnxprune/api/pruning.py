@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxprune import ir
 from onnxprune.api import facts
+from onnxprune.api.analysis import largest_cause
 from onnxprune.channels import Group
 from onnxprune.errors import DataError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.progress import Progress
@@ -119,10 +120,11 @@ def _chosen(request: Request, work: Workspace) -> tuple[Plan, Keep]:
     """The plan and its keep masks; TargetNotMetError where it would leave everything as it is."""
     if request.ratio == 0:
         return Plan(), {}
+    if not work.graph.groups and not (request.macs is not None and work.branches and request.drop_branches):
+        cause = largest_cause(work.graph.shares(work.base, work.shapes))
+        raise TargetNotMetError(f"nothing in this model can be pruned: {cause}; onnxprune analyze says more")
     if request.macs is not None:
         return for_macs(work, request.macs)
-    if not work.graph.groups:
-        raise TargetNotMetError("nothing in this model can be pruned; onnxprune analyze says why")
     keep = _from_ratio(request, work) if request.spec is None else _from_spec(request.spec, work)
     if not keep:
         raise TargetNotMetError("every group would keep all its units; remove more")

@@ -16,6 +16,7 @@ from onnxprune.channels.links import (
     Tie,
 )
 from onnxprune.channels.registry import hook_for, known_ops, links_of, op_rule, resize_hook, rule_for
+from onnxprune.channels.shares import Kept, Share, Shares
 
 __all__ = [
     "AxisKey",
@@ -28,10 +29,13 @@ __all__ = [
     "Frozen",
     "Group",
     "Inexact",
+    "Kept",
     "OpLinks",
     "Pin",
     "Produce",
     "Role",
+    "Share",
+    "Shares",
     "Tie",
     "analyze",
     "hook_for",

@@ -48,11 +48,27 @@ class Block(NamedTuple):
 
 
 class AxisPin(NamedTuple):
-    """Elements of an axis (None: all) that stay."""
+    """Elements of an axis (None: all) that stay. node: "Op name" of the node that says so, if one does."""
 
     axis: int
     elements: Ints | None
     reason: str
+    node: str = ""
+
+    @property
+    def text(self) -> str:
+        """The reason with the node's name."""
+        return f"{self.node}: {self.reason}" if self.node else self.reason
+
+    @property
+    def words(self) -> str:
+        """The reason with the operator alone: the same for all nodes that give it."""
+        return spoken(self.node.partition(" ")[0], self.reason)
+
+
+def spoken(op: str, reason: str) -> str:
+    """A reason with the operator that gives it, unless it names it itself."""
+    return reason if not op or op in reason.replace(".", " ").split() else f"{op}: {reason}"
 
 
 class Production(NamedTuple):
@@ -83,6 +99,7 @@ class Tables:
     barred: list[tuple[int, str]] = field(default_factory=list)
     roles: list[tuple[int, str]] = field(default_factory=list)
     multiples: list[tuple[int, int]] = field(default_factory=list)
+    barriers: dict[str, str] = field(default_factory=dict)  # why nothing is known about a node, by its key
 
     def axis(self, tensor: str, axis: int, size: int) -> int:
         """The number of an axis, new or known."""
@@ -109,7 +126,7 @@ class Tables:
                 number = self.axis(operand.name, axis, dim)
                 if (operand.name, axis) not in mentioned:
                     reason = op.barrier or "this axis keeps its size"
-                    self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: {reason}"))
+                    self.pins.append(AxisPin(number, None, reason, f"{op.op} {op.node}"))
         for link in op.links:
             if isinstance(link, Inner):
                 self.axis(link.axis.tensor, link.axis.axes[0], link.size)
@@ -117,7 +134,7 @@ class Tables:
                 self._add_tie(link, op)
             elif isinstance(link, Pin):
                 for number in self._numbers(link.axis):
-                    self.pins.append(AxisPin(number, link.elements, f"{op.op} {op.node}: {link.reason}"))
+                    self.pins.append(AxisPin(number, link.elements, link.reason, f"{op.op} {op.node}"))
             else:
                 for number in self._numbers(link[0]):
                     self._mark(link, number, op.node)
@@ -133,7 +150,7 @@ class Tables:
             self.ties.append(AxisTie(left[0], right[0], index, f"{op.op} {op.node}"))
         else:  # a static axis meets a dynamic one
             for number in (*left, *right):
-                self.pins.append(AxisPin(number, None, f"{op.op} {op.node}: it is paired with a dynamic axis"))
+                self.pins.append(AxisPin(number, None, "it is paired with a dynamic axis", f"{op.op} {op.node}"))
 
     def _mark(self, link: Contract | Produce | Inexact | Role | Multiple, number: int, node: str) -> None:
         if isinstance(link, Contract):
@@ -189,7 +206,8 @@ def _fixed(model: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
 
 
 def _bar(node: gs.Node, links: OpLinks, tables: Tables) -> None:
-    """Remembers the weights of a node that nothing is known about, to name them among the frozen axes."""
+    """Remembers a node that nothing is known about, and its weights, to name them among the frozen axes."""
+    tables.barriers[links.node] = spoken(links.op, links.barrier)
     for tensor in node.inputs:
         if isinstance(tensor, gs.Constant) and len(tensor.shape) > 1 and np.dtype(tensor.dtype).kind in "fV":
             number = tables.number[tensor.name, 0]

@@ -7,32 +7,32 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from onnxprune.channels.causes import ALONE, NOT_MADE, NOT_SUMMED, grouped, touched
 from onnxprune.channels.collect import Tables
 from onnxprune.channels.groups import Frozen, Group
 from onnxprune.channels.links import AxisKey
-from onnxprune.channels.solve import Bools, Solution
+from onnxprune.channels.solve import Solution
 from onnxprune.errors import UsageError
 
 Element = tuple[int, int]  # axis number, index
 
 _LONGEST = 24  # hops that a frozen axis lists; `explain` lists all
-_NOT_SUMMED = "no weight sums it away"
-_ALONE = "all of it is one unit, and one has to stay"
+_MOST_NAMES = 3
 
 
 def frozen_axes(tables: Tables, solution: Solution, groups: Sequence[Group]) -> tuple[Frozen, ...]:
     """One entry for each producing axis and cause, in graph order."""
     chains = _Chains(tables, solution)
-    grouped, summed = _grouped(solution, groups), _summed(tables, solution)
+    units, summed = grouped(solution, groups), touched(solution, (each.axis for each in tables.summed))
     found = []
     for number in dict.fromkeys(each.axis for each in tables.produced):
         labels = solution.labels(int(solution.strand[number]))
-        left = ~grouped[labels]
+        left = ~units[labels]
         pinned = solution.pinned[labels]
         for cause, mask in (
             ("", left & pinned),
-            (_NOT_SUMMED, left & ~pinned & ~summed[labels]),
-            (_ALONE, left & ~pinned & summed[labels]),
+            (NOT_SUMMED, left & ~pinned & ~summed[labels]),
+            (ALONE, left & ~pinned & summed[labels]),
         ):
             if mask.any():
                 key, size = tables.keys[number], int(mask.sum())
@@ -48,7 +48,7 @@ def frozen_axes(tables: Tables, solution: Solution, groups: Sequence[Group]) -> 
 
 
 def explain(tables: Tables, solution: Solution, groups: Sequence[Group], key: AxisKey) -> list[str]:
-    """Lines about an axis: the groups it is in, and the chain to the pin for the rest of it."""
+    """Lines about an axis: the groups it is in, and for the rest of it the chain to the nearest pin and all others."""
     name = f"{key[0]}:{key[1]}"
     if key not in tables.number:
         raise UsageError(f"no axis {name} with a static size; axes are written TENSOR:AXIS")
@@ -59,30 +59,38 @@ def explain(tables: Tables, solution: Solution, groups: Sequence[Group], key: Ax
         if key in group.owner:
             count = int((group.owner[key] >= 0).sum())
             lines.append(f"{name}: {count} of {len(labels)} in group {group.name} ({group.kind}, {group.width} units)")
-    grouped, summed = _grouped(solution, groups), _summed(tables, solution)
-    pinned, left = solution.pinned[labels], ~grouped[labels]
+            lines.append(f"  made by {_some([f'{tensor}:{axis}' for tensor, axis in group.producers])}")
+            lines.append(f"  summed away by {_some([f'{c.tensor}:{c.axis} in {c.node}' for c in group.contractions])}")
+    left, pinned = ~grouped(solution, groups)[labels], solution.pinned[labels]
     if (left & pinned).any():
-        lines.append(f"{name}: {int((left & pinned).sum())} of {len(labels)} frozen")
-        lines += _Chains(tables, solution).of((number, int(np.argmax(left & pinned))), None)
-    for reason, mask in ((_NOT_SUMMED, ~summed[labels]), (_ALONE, summed[labels])):
+        place = int(np.argmax(left & pinned))
+        chain = _Chains(tables, solution).of((number, place), None)
+        lines += [f"{name}: {int((left & pinned).sum())} of {len(labels)} frozen", *chain]
+        others = [text for text in _holding(solution, int(labels[place])) if text != chain[-1]]
+        if others:
+            lines.append(f"also held by {_some(others)}")
+    made = touched(solution, (each.axis for each in tables.produced))[labels]
+    summed = touched(solution, (each.axis for each in tables.summed))[labels]
+    for reason, mask in ((NOT_SUMMED, ~summed), (NOT_MADE, summed & ~made), (ALONE, summed & made)):
         count = int((left & ~pinned & mask).sum())
         if count:
-            lines.append(f"{name}: {count} of {len(labels)} frozen: {reason}, or no weight makes it")
+            lines.append(f"{name}: {count} of {len(labels)} frozen: {reason}")
     return lines
 
 
-def _grouped(solution: Solution, groups: Sequence[Group]) -> Bools:
-    grouped = np.zeros(len(solution.pinned), bool)
-    for group in groups:
-        grouped[group.owner.classes] = True
-    return grouped
+def _holding(solution: Solution, label: int) -> list[str]:
+    """The reasons of all pins of a class, in graph order."""
+    found: dict[str, None] = {}
+    for pin in solution.pins:
+        labels = solution.labels(int(solution.strand[pin.axis]))
+        if np.any((labels if pin.elements is None else labels[pin.elements]) == label):
+            found[pin.text] = None
+    return list(found)
 
 
-def _summed(tables: Tables, solution: Solution) -> Bools:
-    summed = np.zeros(len(solution.pinned), bool)
-    for strand in {int(solution.strand[each.axis]) for each in tables.summed}:
-        summed[solution.labels(strand)] = True
-    return summed
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Chains:
@@ -157,7 +165,7 @@ class _Chains:
         for number in self._pins.get(element[0], ()):
             pin = self._solution.pins[number]
             if pin.elements is None or element[1] in pin.elements:
-                return pin.reason
+                return pin.text
         return ""
 
     def _reason(self, element: Element) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from onnxprune.channels.explain import explain, frozen_axes
 from onnxprune.channels.gather import gather
 from onnxprune.channels.groups import Frozen, Group
 from onnxprune.channels.links import AxisKey, Ints
+from onnxprune.channels.shares import Shares, shares
 from onnxprune.channels.solve import Solution, solve
 from onnxprune.errors import UsageError
 
@@ -49,6 +50,19 @@ class ChannelGraph:
     def explain(self, tensor: str, axis: int) -> list[str]:
         """Why an axis can or cannot be pruned, one step a line. UsageError for an axis that is not there."""
         return explain(self._tables, self._solution, self.groups, (tensor, axis))
+
+    def shares(self, model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Shares:
+        """What share of the analysed model's MACs and parameters is prunable, and what keeps the rest.
+
+        `shapes`: concrete ones of all tensors, as `ir.shapes_for` gives them; products of others count nothing.
+        """
+        return shares(self._tables, self._solution, self.groups, model, shapes)
+
+    def dot(self, shares: Shares) -> str:
+        """The groups and the frozen axes as a graph in the DOT language (see `onnxprune.channels.dot`)."""
+        from onnxprune.channels.dot import group_graph, to_dot
+
+        return to_dot(group_graph(self._tables, self._solution, self.groups, shares))
 
     def removals(self, keep: Mapping[str, npt.NDArray[np.bool_]]) -> dict[AxisKey, Ints]:
         """Sorted indices to delete on every axis, activations included.

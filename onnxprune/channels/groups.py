@@ -39,6 +39,19 @@ class Owner(Mapping[AxisKey, Ints]):
         """The classes of the group's units, sorted."""
         return self._sorted
 
+    @property
+    def units(self) -> Ints:
+        """The unit of each of `classes`."""
+        return self._order
+
+    def leaving(self, least: int) -> dict[AxisKey, int]:
+        """How many elements leave each axis when the first `least` units stay."""
+        counts: dict[int, int] = {}
+        for key, strand in self._axes.items():
+            if strand not in counts:
+                counts[strand] = int(np.count_nonzero(self[key] >= least))
+        return {key: counts[strand] for key, strand in self._axes.items()}
+
     def __getitem__(self, key: AxisKey) -> Ints:
         strand = self._axes[key]
         if strand not in self._cache:

@@ -64,10 +64,8 @@ def _apply(choice: Choice, sizes: list[int], ties: list[AxisTie], pins: list[Axi
         sizes.append(atom.size)
         for axis, stride in ((left, atom.left_stride), (right, atom.right_stride)):
             ties.append(AxisTie(len(sizes) - 1, axis, digits(sizes[axis], stride, atom.size), block.node))
-    reason = f"{block.node}: " + (
-        "another axis of the same reshape varies" if varying else "no axis of it can vary alone"
-    )
-    pins.extend(AxisPin(axis, None, reason) for axis in (*block.left, *block.right) if axis not in varying)
+    reason = "another axis of the same reshape varies" if varying else "no axis of it can vary alone"
+    pins.extend(AxisPin(axis, None, reason, block.node) for axis in (*block.left, *block.right) if axis not in varying)
 
 
 def _classes(sizes: list[int], ties: list[AxisTie], pins: list[AxisPin]) -> Solution:

@@ -17,18 +17,23 @@ from onnxprune.errors import UsageError
 @click.option("--groups", "view", flag_value="groups", default="groups", help="Show the groups of units. The default.")
 @click.option("--rules", "view", flag_value="rules", help="Show the rule of every node.")
 @click.option("--why", metavar="TENSOR:AXIS", help="Show why one axis can or cannot be pruned.")
+@click.option("--dot", type=params.FILE, metavar="FILE.dot", help="Draw the groups as a graph in the DOT language.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @params.freeze
 @params.granularity
 @params.canonical
+@params.input_shape
+@params.overwrite
 @params.running
-def analyze(model: Path, view: str, why: str | None, form: str, **given: Any) -> int:
+def analyze(model: Path, view: str, why: str | None, dot: Path | None, form: str, **given: Any) -> int:
     """Shows the groups of coupled units that can be removed from MODEL, and what is frozen for which reason."""
     request = {"model": str(model), "view": "why" if why else view, "axis": _axis(why) if why else None}
     job = Job("analyze", given)
     job.reads(model=model)
+    job.writes(drawing=dot)
     with job:
-        result = job.run({**request, "options": job.shared_options()})
+        options = {**job.shared_options(), "input_shapes": {name: list(shape) for name, shape in given["input_shapes"]}}
+        result = job.run({**request, "dot": job.staged(dot), "options": options})
     if form == "json":
         tables.write_json(result)
     else:

@@ -127,6 +127,11 @@ running = combined(
     click.option("--debug", is_flag=True, help="Show tracebacks and the output of native code."),
 )
 
+input_shape = click.option(
+    "--input-shape", "input_shapes", multiple=True, type=SHAPE, metavar="NAME:1,3,224,224",
+    help="Shape of one input at which the model is measured or its MACs are counted; repeatable.",
+)  # fmt: skip
+
 measuring = combined(
     click.option(
         "--ep", "eps", type=PROVIDER, multiple=True, metavar="EP", help="Execution provider, repeatable. Default: cpu."
@@ -136,10 +141,7 @@ measuring = combined(
     ),
     click.option("--threads", type=POSITIVE, metavar="N", help="Intra-op threads. Default: the physical cores."),
     click.option("--batch", type=POSITIVE, metavar="N", help="Batch size at which latency is measured. Default: 1."),
-    click.option(
-        "--input-shape", "input_shapes", multiple=True, type=SHAPE, metavar="NAME:1,3,224,224",
-        help="Shape of one input at which latency is measured; repeatable.",
-    ),
+    input_shape,
 )  # fmt: skip
 
 calibration = click.option(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from onnxprune.cli.fitting import fitted
 from onnxprune.progress import aligned, one_line
 from onnxprune.report_text import target_text
 from onnxprune.units import time_text
@@ -16,6 +17,7 @@ Row = Sequence[str]
 Facts = Mapping[str, Any]
 
 _SHOWN_MEMBERS = 3
+_SHOWN = 0.0005  # smaller shares would read 0.0%
 
 
 def say(text: str) -> None:
@@ -28,23 +30,28 @@ def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Prints a table whose first row is the heading."""
+def show(rows: Sequence[Row], left: Collection[int] = (0,), loose: Collection[int] = ()) -> None:
+    """Prints a table whose first row is the heading. Columns in `left` hold text; on a terminal those in `loose` take
+    the width that the others leave.
+    """
     if not rows:
         return
     if not sys.stdout.isatty():
-        sys.stdout.writelines(line + "\n" for line in aligned(rows))
+        sys.stdout.writelines(line + "\n" for line in aligned(rows, left))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=sys.stdout)
+    shown = fitted([[one_line(cell) for cell in row] for row in rows], loose, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, heading in enumerate(rows[0]):
-        table.add_column(Text(one_line(heading)), justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    Console(file=sys.stdout).print(table)
+    for i, heading in enumerate(shown[0]):
+        side: Literal["left", "right"] = "left" if i in left else "right"
+        table.add_column(Text(heading), justify=side, overflow="fold", no_wrap=i > 0)
+    for row in shown[1:]:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def result_lines(report: Facts, output: Path | None) -> Iterator[str]:
@@ -86,18 +93,48 @@ def show_analysis(result: Facts) -> None:
         for line in result["lines"]:
             say(line)
         return
-    groups, frozen = result["groups"], result["frozen"]
-    if groups:
-        show([("group", "kind", "width", "producers", "consumers", "exact"), *map(_group_row, groups)])
-    units = sum(group["width"] for group in groups)
-    share = f"{result['frozen_share']:.0%} of the producing axes are frozen"
-    say(f"{len(groups)} groups with {units} units can be pruned; {share}")
-    show([("frozen because", "axes", "for example"), *((f["reason"], str(f["axes"]), f["example"]) for f in frozen)])
+    if result["groups"]:
+        show([_GROUP_HEAD, *map(_group_row, result["groups"])], left=(0, 1, 7, 8), loose=(7, 8))
+    say(_summary(result))
+    frozen = [
+        row for row in result["frozen"] if row["nodes"] or max(filter(None, row["share"].values()), default=0) >= _SHOWN
+    ]
+    if frozen:
+        show([_FROZEN_HEAD, *map(_frozen_row, frozen)], left=(0, 5), loose=(5,))
+
+
+_GROUP_HEAD = ("group", "kind", "width", "elements", "MACs", "params", "exact", "producers", "consumers")
+_FROZEN_HEAD = ("frozen because", "MACs", "params", "axes", "nodes", "for example")
 
 
 def _group_row(group: Facts) -> Row:
+    sizes = [str(group["width"]), str(group["elements"]), *_shares(group["share"])]
     members = [_some(group[key]) for key in ("producers", "consumers")]
-    return (group["name"], group["kind"], str(group["width"]), *members, "yes" if group["exact"] else "no")
+    return (group["name"], group["kind"], *sizes, "yes" if group["exact"] else "no", *members)
+
+
+def _frozen_row(frozen: Facts) -> Row:
+    counts = [str(frozen[key] or "") for key in ("axes", "nodes")]
+    return (frozen["reason"], *_shares(frozen["share"]), *counts, frozen["example"])
+
+
+def _shares(share: Facts) -> list[str]:
+    return ["-" if share[key] is None else f"{share[key]:.1%}" for key in ("macs", "params")]
+
+
+def _summary(result: Facts) -> str:
+    if result["nothing"] is not None:
+        return f"nothing in this model can be pruned: {result['nothing']}"
+    groups, shares = result["groups"], result["prunable"]
+    parts = [f"{shares[key]:.1%} of the {name}" for key, name in _COUNTED if shares[key] is not None]
+    shapes = result["model"]["input_shapes"] or {}
+    at = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    units = sum(group["width"] for group in groups)
+    counted = f" ({at})" if at and shares["macs"] is not None else ""
+    return f"{len(groups)} groups with {units} units can be pruned: {' and '.join(parts)}{counted}"
+
+
+_COUNTED = (("macs", "MACs"), ("params", "parameters"))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from onnxprune.ir.query import (
     parameters,
     producer,
     tensors,
+    weight_shapes,
 )
 from onnxprune.ir.shapes import clear_shapes, infer_shapes, shapes_for
 from onnxprune.ir.text import text
@@ -59,4 +60,5 @@ __all__ = [
     "to_proto",
     "topological_sort",
     "validate",
+    "weight_shapes",
 ]

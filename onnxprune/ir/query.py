@@ -91,10 +91,17 @@ def parameters(model: Model) -> int:
 
     Shapes, indices and other integers are not counted. Weights inside subgraphs and functions are not seen.
     """
-    held = [(tensor.dtype, tensor.shape) for tensor in initializers(model).values()]
-    values = (_node_value(node) for node in model.graph.nodes if node.op == "Constant" and not domain(node))
-    held += [(value.dtype, value.shape) for value in values if value is not None]
-    return sum(math.prod(shape) for dtype, shape in held if _is_weight(np.dtype(dtype)))
+    return sum(math.prod(shape) for shape in weight_shapes(model).values())
+
+
+def weight_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight that `parameters` counts, by tensor."""
+    held = {name: (tensor.dtype, tensor.shape) for name, tensor in initializers(model).items()}
+    for node in model.graph.nodes:
+        value = _node_value(node) if node.op == "Constant" and not domain(node) else None
+        if value is not None:
+            held[node_key(node)] = (value.dtype, value.shape)
+    return {name: tuple(shape) for name, (dtype, shape) in held.items() if _is_weight(np.dtype(dtype))}
 
 
 def _is_weight(dtype: np.dtype[np.generic]) -> bool:

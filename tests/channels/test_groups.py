@@ -185,13 +185,28 @@ def test_frozen_chain_leads_to_the_output(net):
     lines = graph.explain("a", 0)
     assert lines[0] == "a:0: 6 of 6 frozen"
     assert lines[-1] == "graph output y"
+    assert graph.explain("r", 1)[:2] == ["r:1: 6 of 6 frozen", "r:1"]
+
+
+def test_explain_names_everything_that_holds_an_axis(net):
+    n = net()
+    x = n.conv(n.input("N", 3, 8, 8), 6, 3, name="a")
+    graph = channels.analyze(n.model(*(n.op(op, x, out=op) for op in ("Abs", "Exp", "Neg", "Sign", "Sqrt"))))
+    (*_, reason, others) = graph.explain("a", 0)
+    assert reason == "graph output Abs"
+    assert others == "also held by graph output Exp, graph output Neg, graph output Sign and 1 more"
 
 
 def test_explain_names_the_group(net):
     n = net()
     x = n.conv(n.input("N", 3, 8, 8), 6, 3, name="a")
     graph = channels.analyze(n.model(tail(n, x, 6)))
-    assert graph.explain("last", 1) == ["last:1: 6 of 6 in group a:0 (channel, 6 units)"]
+    assert graph.explain("last", 1) == [
+        "last:1: 6 of 6 in group a:0 (channel, 6 units)",
+        "  made by a:0",
+        "  summed away by last:1 in t1",
+    ]
+    assert graph.explain("t0", 1)[0] == "t0:1: 6 of 6 in group a:0 (channel, 6 units)"
     with pytest.raises(UsageError, match="TENSOR:AXIS"):
         graph.explain("nobody", 0)
 

@@ -236,38 +236,6 @@ def test_prune_hands_on_its_options(engine: Engine) -> None:
     assert engine.request["options"]["ratio"] == 0.0
 
 
-def test_analyze_shows_groups_and_reasons(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    group = {
-        "name": "w:0",
-        "kind": "channel",
-        "width": 16,
-        "producers": ["w:0"],
-        "consumers": ["a:1"] * 5,
-        "exact": True,
-    }
-    engine.result = {
-        "view": "groups",
-        "groups": [group],
-        "frozen": [{"reason": "graph output", "axes": 2, "example": "y:1"}],
-        "frozen_share": 0.25,
-    }
-    assert main(["analyze", "m.onnx"]) == 0
-    out = capsys.readouterr().out
-    assert "a:1, a:1, a:1 and 2 more" in out
-    assert "1 groups with 16 units can be pruned; 25% of the producing axes are frozen" in out
-    assert main(["analyze", "m.onnx", "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out) == engine.result
-
-
-def test_analyze_views(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    engine.result = {"view": "why", "lines": ["y:1 is a graph output"]}
-    assert main(["analyze", "m.onnx", "--why", "a:b:1"]) == 0
-    assert (engine.request["view"], engine.request["axis"]) == ("why", ["a:b", 1])
-    assert capsys.readouterr().out == "y:1 is a graph output\n"
-    assert main(["analyze", "m.onnx", "--rules"]) == 0
-    assert engine.request["view"] == "rules"
-
-
 def test_bench_and_compare_print_tables(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     speedup = {"ratio": 0.5, "lower95": 0.49, "upper95": 0.51, "verdict": "FASTER"}
     first = {"model": "m.onnx", "ep": "cpu", **TIMING, "speedup": None}

@@ -37,8 +37,8 @@ def test_analyze(name: str, models: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["analyze", str(models / f"{name}.onnx"), "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {group["kind"] for group in found["groups"]} == KINDS[name]
-    assert [row["reason"] for row in found["frozen"]] == ["graph output logits"]
-    assert 0 < found["frozen_share"] < 0.5
+    assert "graph output logits" in {row["reason"] for row in found["frozen"]}
+    assert 0.9 < found["prunable"]["macs"] < 1
 
 
 def test_rules_and_reasons(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
