@@ -1,4 +1,4 @@
-"""Makes a table fit a terminal: long text ends in an ellipsis, and text columns that would be too narrow are left out."""
+"""Makes a table fit a terminal: long text ends in an ellipsis, and text columns that get too narrow are left out."""
 
 from __future__ import annotations
 
