@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import families_classic
+import families_decoders
 import families_detection
+import families_encoders
 import families_maps
 import families_mobile
 import families_modern
 import families_residual
+import families_seq2seq
 import families_signals
+import families_vision_transformers
 from family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -19,4 +23,8 @@ FAMILIES: tuple[Family, ...] = (
     *families_maps.FAMILIES,
     *families_detection.FAMILIES,
     *families_signals.FAMILIES,
+    *families_encoders.FAMILIES,
+    *families_decoders.FAMILIES,
+    *families_seq2seq.FAMILIES,
+    *families_vision_transformers.FAMILIES,
 )

@@ -28,7 +28,8 @@ class Family:
 
     build: makes the module; weights are drawn afterwards. inputs: example tensors by input name, in the order of
     `forward`. batch: the inputs whose axis 0 is the dynamic batch; none of them where the batch is fixed. share: the
-    least share of MACs that must be prunable. why: where it is under 0.9, what keeps the rest.
+    least share of MACs that must be prunable. why: where it is under 0.9, what keeps the rest. attention: whether it
+    has heads; then head dimensions are pruned as well, in the graph of the first exporter.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Family:
     batch: tuple[str, ...] = ()
     share: float = 0.9
     why: str = ""
+    attention: bool = False
     exporters: tuple[Exporter, ...] = EXPORTERS
     opsets: Mapping[Exporter, int] = field(default_factory=lambda: OPSETS)
 
@@ -67,6 +69,8 @@ def member(family: Family) -> tuple[nn.Module, dict[str, torch.Tensor]]:
                 continue
             if name.endswith("running_var"):
                 tensor.uniform_(0.5, 2)
+            elif name.endswith("weight") and tensor.ndim == 1:  # of a normalisation or a PReLU: all alike when made
+                tensor.uniform_(0.5, 1.5)
             elif name.endswith(("running_mean", "bias")):
                 tensor.normal_(0, 0.2)
             elif name.endswith("weight") and tensor.ndim == 1:  # of a normalisation or a PReLU: all alike when made

@@ -24,6 +24,8 @@ def assert_holds(family: Family, found: Examination) -> None:
 def test_prune_thirty_percent_of_everything(family: Family, exporter: Exporter) -> None:
     proto, feeds = export(family, exporter)
     assert_holds(family, examine(proto, feeds))
+    if family.attention and exporter == family.exporters[0]:
+        assert_holds(family, examine(proto, feeds, granularity="head_dim"))
 
 
 def test_every_family_says_what_keeps_the_rest() -> None:
