@@ -21,6 +21,7 @@ PASSES: dict[str, str] = {
     "deduplicate-initializers": "passes.deduplicate_initializers:DeduplicateInitializers",
     "flush-denormals": "passes.flush_denormals:FlushDenormals",
     "dead-code": "passes.dead_code:DeadCode",
+    "record-shapes": "passes.record_shapes:RecordShapes",
     "drop-branches": "passes.block_removal.removal:BlockRemoval",
     "prune": "passes.structured_pruning.structured:StructuredPruning",
     "quantize-static": "passes.quantization:QuantizeStatic",
@@ -48,4 +49,5 @@ def canonical(keep_batchnorm: bool = False) -> list[Pass]:
         names.append("fuse-batchnorm")
     names += ["resolve-shapes", "constant-folding", "eliminate-identities"]
     names += ["flush-denormals", "separate-vectors", "deduplicate-initializers", "dead-code"]
+    names += ["record-shapes"]
     return [build(name) for name in names]

@@ -1,0 +1,58 @@
+"""What exported transformers and sequence models showed, each in the smallest graph that shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from corner_graphs import builder, check
+from graph_builder import Builder, Value
+
+from onnxprune import canonicalize
+
+
+def attention(b: Builder, x: Value, mask: Value) -> Value:
+    """Two heads of four dimensions over five tokens of eight units."""
+    parts = []
+    for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        y = b.reshape(b.op("MatMul", [x, b.weight(8, 8, fan_in=8)], x.shape), (0, 0, 2, 4), (2, 5, 2, 4))
+        parts.append(b.op("Transpose", [y], [(2, 5, 2, 4)[p] for p in perm], perm=perm))
+    scores = b.binary("Add", b.op("MatMul", parts[:2], (2, 2, 5, 5)), mask, (2, 2, 5, 5))
+    mixed = b.op("MatMul", [b.unary("Softmax", scores, axis=-1), parts[2]], (2, 2, 5, 4))
+    flat = b.reshape(b.op("Transpose", [mixed], (2, 5, 2, 4), perm=[0, 2, 1, 3]), (0, 0, 8), (2, 5, 8))
+    return b.op("MatMul", [flat, b.weight(8, 6, fan_in=8)], (2, 5, 6))
+
+
+def test_mask_expanded_to_a_shape_with_a_computed_batch() -> None:
+    """ViT, T5: the mask has no heads, which only the constant entries of the computed target say."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    batch = b.op("Gather", [b.op("Shape", [x], (3,)), b.ints([0])], (1,), axis=0)
+    target = b.op("Concat", [batch, b.ints([1, 5, 5])], (4,), axis=0)
+    mask = b.op("Expand", [b.weight(1, 1, 5, 1), target], (2, 1, 5, 5))
+    model = b.finish([attention(b, x, mask)], ["N"])
+    assert check(model) == [4, 4]  # dimensions of queries and keys, of values: heads might be broadcast
+    assert check(canonicalize(model)) == [2]
+
+
+@pytest.mark.parametrize("batched", [0, 1])
+def test_positions_read_by_tuples_of_numbers(batched: int) -> None:
+    """Whisper: `table[positions]` is a GatherND of one number a tuple; its rows have the width of the stream."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    places = b.constant(np.arange(10).reshape(2, 5, 1) % 5)
+    hidden = b.op("MatMul", [x, b.weight(8, 8, fan_in=8)], x.shape)
+    if batched:
+        table = b.op("Expand", [b.weight(1, 5, 8), b.ints([2, 5, 8])], (2, 5, 8))
+    rows = b.op("GatherND", [table if batched else b.weight(5, 8), places], x.shape, batch_dims=batched)
+    y = b.unary("Relu", b.binary("Add", hidden, rows, x.shape))
+    assert check(b.finish([b.op("MatMul", [y, b.weight(8, 3)], (2, 5, 3))])) == [8]
+
+
+def test_elements_picked_along_another_axis() -> None:
+    """DeBERTa: scores against distances are picked for every pair of tokens; the other axes may lose elements."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    hidden = b.op("MatMul", [x, b.weight(8, 6, fan_in=8)], (2, 5, 6))
+    places = b.op("Expand", [b.constant(np.array([[[4], [0], [4]]])), b.ints([2, 3, 6])], (2, 3, 6))
+    picked = b.op("GatherElements", [hidden, places], (2, 3, 6), axis=1)
+    assert check(b.finish([b.op("MatMul", [picked, b.weight(6, 3)], (2, 3, 3))])) == [6]
