@@ -37,7 +37,7 @@ FAMILIES = (
         images(2, 3, 16, 16),
         ("x",),
         share=0.88,
-        why="dynamo writes the final pool as as_strided: elements of a flat vector picked by numbers that depend on the "
+        why="dynamo writes the final pool as as_strided: elements of a flat vector picked by number, depending on the "
         "batch, which freezes the last width; TorchScript's graph has 0.91",
         attention=True,
     ),
