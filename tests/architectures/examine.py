@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,17 +22,19 @@ Feeds = Mapping[str, np.ndarray]
 class Examination:
     """One model's row. Shares are 1 - (MACs, parameters) at every group's min_keep over those of the model.
 
-    error: of the oracle, in units of its tolerance (at most 1 where it holds); failure: its reason, empty where it
-    holds. params: weights before, after pruning 30 % of every group, and as the plan predicts.
+    frozen: what keeps the rest, with the share of MACs that it keeps, largest first. error: of the oracle, in units of
+    its tolerance (at most 1 where it holds); failure: its reason, empty where it holds. moved: whether pruning 30 % of
+    every group changes the outputs at all. params: weights before, after that, and as the plan predicts.
     """
 
     nodes: int
     groups: int
     macs_share: float
     params_share: float
-    frozen: Mapping[str, int]
+    frozen: Mapping[str, float]
     error: float
     failure: str
+    moved: bool
     params: tuple[int, int, int]
     seconds: float
 
@@ -49,28 +50,30 @@ def examine(proto: onnx.ModelProto, feeds: Feeds, *, granularity: str = "head", 
     verdict = prove(original, graph, keep, [feeds])
     small = original.copy()
     prune(small, graph, keep)
-    check_runs(ir.to_proto(small), feeds)
+    before, after = (run(ir.to_proto(model), feeds) for model in (original, small))
+    kept = graph.shares(original, ir.shapes_for(original, {name: values.shape for name, values in feeds.items()})).kept
     macs_share, params_share = shares(original, graph, feeds)
     return Examination(
         nodes=len(original.graph.nodes),
         groups=len(graph.groups),
         macs_share=macs_share,
         params_share=params_share,
-        frozen=dict(Counter(each.reason for each in graph.frozen).most_common()),
+        frozen={each.reason: each.share.macs for each in kept},
         error=verdict.error,
         failure="" if verdict.ok else f"{verdict.where}: {verdict.reason}",
+        moved=not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)),
         params=(parameters(original), parameters(small), predicted(original, graph, keep)),
         seconds=time.perf_counter() - start,
     )
 
 
-def check_runs(proto: onnx.ModelProto, feeds: Feeds) -> None:
-    """The checker accepts the model, and ONNX Runtime runs it with all of its optimisations."""
+def run(proto: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    """Outputs of ONNX Runtime with all of its optimisations, of a model that the checker accepts."""
     onnx.checker.check_model(proto)
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    session.run(None, dict(feeds))
+    return list(map(np.asarray, session.run(None, dict(feeds))))
 
 
 def shares(model: ir.Model, graph: ChannelGraph, feeds: Feeds) -> tuple[float, float]:
@@ -79,7 +82,8 @@ def shares(model: ir.Model, graph: ChannelGraph, feeds: Feeds) -> tuple[float, f
     least = model.copy()
     prune(least, graph, {group.name: np.arange(group.width) < group.min_keep for group in graph.groups})
     before, after = (ir.macs(each, ir.shapes_for(each, shapes)) for each in (model, least))
-    return 1 - after / before if before else 0.0, 1 - parameters(least) / max(parameters(model), 1)
+    left, whole = parameters(least), parameters(model)
+    return 1 - after / before if before else 0.0, 1 - left / whole if whole else 0.0
 
 
 def parameters(model: ir.Model) -> int:

@@ -75,7 +75,7 @@ HEADERS = {
     "future ir": (edit(lambda m: setattr(m, "ir_version", 99999)), "newer"),
     "no opset": (edit(lambda m: m.ClearField("opset_import")), "no opset"),
     "future opset": (edit(lambda m: setattr(m.opset_import[0], "version", 999)), "unknown"),
-    "opset twice": (edit(lambda m: m.opset_import.add(domain="ai.onnx", version=11)), "twice"),
+    "two opsets": (edit(lambda m: m.opset_import.add(domain="ai.onnx", version=11)), "two opsets of domain 'ai.onnx'"),
     "input twice": (repeat("input"), "graph input 'x' is listed twice"),
     "output twice": (repeat("output"), "graph output 'y' is listed twice"),
     "initializer twice": (repeat("initializer"), "initializer 'w1' is listed twice"),
@@ -92,6 +92,12 @@ def test_ill_formed_headers(name, small_cnn):
     change, message = HEADERS[name]
     with pytest.raises(ModelError, match=message):
         ir.from_proto(change(small_cnn))
+
+
+def test_the_same_opset_twice_says_nothing_new(small_cnn):
+    small_cnn.opset_import.add(domain="", version=small_cnn.opset_import[0].version)
+    written = ir.to_proto(ir.from_proto(small_cnn))
+    assert list(written.opset_import) == list(small_cnn.opset_import)[:1]
 
 
 def tensor_edit(**fields):
