@@ -11,6 +11,7 @@ from proving import prove
 from random_graphs import random_feeds
 
 from onnxprune import channels, ir
+from onnxprune.ir import checker
 
 
 def builder(opset: int) -> Builder:
@@ -28,7 +29,7 @@ def classify(b: Builder, x: Value) -> Value:
 
 
 def groups_of(model: onnx.ModelProto, granularity: str = "head") -> tuple[ir.Model, channels.ChannelGraph]:
-    onnx.checker.check_model(model)
+    checker.check_model(model)
     original = ir.from_proto(model)
     ir.infer_shapes(original)
     return original, channels.analyze(original, granularity=granularity)

@@ -189,4 +189,5 @@ class Builder:
             [info(v, [None] * len(v.shape) if symbols else v.shape) for v in outputs],
             [numpy_helper.from_array(v, n) for n, v in self.constants.items() if n in needed],
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        imports = [helper.make_opsetid(d, 1) for d in sorted({n.domain for n in nodes} - {""})]
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset), *imports], ir_version=8)
