@@ -7,15 +7,14 @@ attention. Elementwise operators, normalisations and pools count nothing, as is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_graphsurgeon as gs
 
+from onnxprune.ir.attention_macs import ATTENTION_COUNTERS, Shapes
 from onnxprune.ir.model import Model
 from onnxprune.ir.query import attribute
 
-Shapes = Mapping[str, Sequence[int]]
-_STANDARD = ("", "ai.onnx", None)
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
@@ -77,8 +76,10 @@ def _gemm(node: gs.Node, shapes: Shapes) -> int:
 
 
 def _matmul(node: gs.Node, shapes: Shapes) -> int:
+    """FusedMatMul may transpose A's last two axes, after the first one went behind the batch axes (transBatchA)."""
     left = _input(node, 0, shapes)
-    contracted = left[-2] if attribute(node, "transA", 0) and len(left) > 1 else left[-1]
+    turned, batched = bool(attribute(node, "transA", 0)), bool(attribute(node, "transBatchA", 0)) and len(left) > 2
+    contracted = left[(0 if batched else -2) if turned and len(left) > 1 else -1]
     return math.prod(_output(node, shapes)) * contracted
 
 
@@ -106,33 +107,8 @@ def _recurrent(node: gs.Node, shapes: Shapes) -> int:
     return steps_and_batch * (math.prod(_input(node, 1, shapes)) + math.prod(_input(node, 2, shapes)))
 
 
-def _attention(node: gs.Node, shapes: Shapes) -> int:
-    """ai.onnx Attention (opset 23) on Q, K, V of rank 4 (batch, heads, length, size) or 3 (batch, length, hidden)."""
-    if node.domain not in _STANDARD:
-        return _projected_attention(node, shapes)
-    query, key, value = (_input(node, index, shapes) for index in range(3))
-    if len(query) == 4:
-        return query[0] * query[1] * query[2] * key[2] * (query[3] + value[3])
-    heads, kv_heads = int(attribute(node, "q_num_heads", 1)), int(attribute(node, "kv_num_heads", 1))
-    return query[0] * query[1] * key[1] * (query[2] + value[2] * heads // kv_heads)
-
-
-def _projected_attention(node: gs.Node, shapes: Shapes) -> int:
-    """com.microsoft Attention: the projection of Q, K and V in one weight, then both products over the sequence."""
-    batch, length = _input(node, 0, shapes)[:2]
-    hidden = _output(node, shapes)[-1]
-    return batch * length * math.prod(_input(node, 1, shapes)) + 2 * batch * length * length * hidden
-
-
-def _multi_head_attention(node: gs.Node, shapes: Shapes) -> int:
-    """com.microsoft MultiHeadAttention on Q (batch, length, hidden) and K, V of rank 3 or 4."""
-    batch, length, hidden = _input(node, 0, shapes)[:3]
-    key = _input(node, 1, shapes)
-    return batch * length * (key[2] if len(key) == 4 else key[1]) * (hidden + _output(node, shapes)[-1])
-
-
 _COUNTERS: dict[str, Callable[[gs.Node, Shapes], int]] = {
-    "Attention": _attention,
+    **ATTENTION_COUNTERS,
     "Conv": _conv(1),
     "ConvInteger": _conv(1),
     "ConvTranspose": _conv_transpose,
@@ -142,18 +118,20 @@ _COUNTERS: dict[str, Callable[[gs.Node, Shapes], int]] = {
     "FusedConv": _conv(1),
     "FusedGemm": _gemm,
     "FusedMatMul": _matmul,
+    "FusedMatMulActivation": _matmul,
     "GRU": _recurrent,
     "Gemm": _gemm,
+    "GemmFastGelu": _matmul,
     "LSTM": _recurrent,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "MatMulIntegerToFloat": _matmul,
     "MatMulNBits": _matmul_nbits,
-    "MultiHeadAttention": _multi_head_attention,
+    "NhwcConv": _conv(1),
     "NhwcFusedConv": _conv(1),
-    "QAttention": _projected_attention,
     "QGemm": _gemm,
     "QLinearConv": _conv(3),
     "QLinearMatMul": _matmul,
     "RNN": _recurrent,
+    "TransposeMatMul": _matmul,
 }
