@@ -4,7 +4,6 @@ quantization.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.api import facts
+from onnxprune.api import facts, specification
 from onnxprune.api.analysis import largest_cause
 from onnxprune.channels import Group
-from onnxprune.errors import DataError, OnnxpruneError, TargetNotMetError, UsageError
+from onnxprune.errors import OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.progress import Progress
 from onnxprune.report import Report, TargetFacts
 from onnxprune.search.budget import for_macs
@@ -154,42 +153,7 @@ def _narrowed_width(group: Group, ratio: float) -> int:
 
 
 def _from_spec(spec: str | Path | Mapping[str, Any], work: Workspace) -> Keep:
-    """Masks of a specification: {group name: width | [indices of units that stay]}, or that under the key "keep"."""
-    wanted = spec if isinstance(spec, Mapping) else _read(Path(spec))
-    if isinstance(wanted, Mapping) and isinstance(wanted.get("keep"), Mapping):
-        wanted = wanted["keep"]
-    if not isinstance(wanted, Mapping):
-        raise DataError('a specification is {"group name": width or [units that stay]}')
-    widths: dict[str, int] = {}
-    keep: Keep = {}
-    for name, units in wanted.items():
-        group = work.graph.group(name)
-        if isinstance(units, int) and not isinstance(units, bool):
-            if not group.min_keep <= units <= group.width:
-                raise DataError(f"{name}: a width must be {group.min_keep} to {group.width}, not {units}")
-            widths[name] = units
-        else:
-            keep[name] = _mask(group, units)
-    return {name: mask for name, mask in (keep | _masks(work, widths)).items() if not mask.all()}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the specification {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"specification {path} is not JSON: {error}") from None
-
-
-def _mask(group: Group, units: Any) -> np.ndarray:
-    inside = isinstance(units, list) and all(
-        isinstance(u, int) and not isinstance(u, bool) and 0 <= u < group.width for u in units
-    )
-    if not inside or len(set(units)) < group.min_keep:
-        raise DataError(
-            f"{group.name}: give a width or a list of at least {group.min_keep} units between 0 and {group.width - 1}"
-        )
-    mask = np.zeros(group.width, bool)
-    mask[units] = True
-    return mask
+    """The masks of a specification; where it gives a width, the criterion chooses the units."""
+    found = specification.read(spec, work.graph)
+    masks = found.masks | _masks(work, found.widths)
+    return {name: mask for name, mask in masks.items() if not mask.all()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -44,7 +45,9 @@ class ChannelGraph:
     def group(self, name: str) -> Group:
         """The group of this name. UsageError when there is none."""
         if name not in self._by_name:
-            raise UsageError(f"no group {name!r}; `onnxprune analyze` lists the groups of a model")
+            near = get_close_matches(str(name), self._by_name, n=3)
+            hint = f"; near it are {', '.join(near)}" if near else "; `onnxprune analyze` lists the groups of a model"
+            raise UsageError(f"no group {name!r}{hint}")
         return self._by_name[name]
 
     def explain(self, tensor: str, axis: int) -> list[str]:
