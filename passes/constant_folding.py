@@ -31,7 +31,8 @@ class ConstantFolding:
       1. A ``Constant`` node becomes an initializer.
       2. ``CastLike`` of a constant, when the element type of its second input is known, becomes ``Cast``.
       3. A node whose inputs are all initializers is evaluated, and its outputs become initializers. A graph output is
-         written by an ``Identity`` of the new initializer, so that the signature stays.
+         written by an ``Identity`` of the new initializer, so that the signature stays. A transposed matrix ``w`` that
+         nothing else reads is called ``w.T``, so that people can tell what became of a weight.
     Requires: nothing.
     Guarantees: bit-equal initializers: they are computed by the CPU kernels that would have run. Outputs are within the
     tolerance, since a runtime may take another kernel for a weight that has become constant.
@@ -69,8 +70,11 @@ class ConstantFolding:
             for node in wave:
                 if id(node) not in refused:
                     counts["folded"] += 1
+                    stem = _transposed(editor, node)
                     for tensor in [tensor for tensor in node.outputs if tensor.name]:
                         editor.make_constant(tensor, values[tensor.name])
+                        if stem:
+                            tensor.name = editor.new_name(stem)
             pending = [node for node in pending if node.outputs]
         editor.finish()
         return PassResult.of(counts, refused.values())
@@ -87,6 +91,15 @@ def _lower(editor: Editor, node: ir.Node) -> int:
 def _may_fold(node: ir.Node, functions: set[tuple[str, str]]) -> bool:
     local = any((spelling, node.op) in functions for spelling in ("", "ai.onnx"))
     return not (ir.domain(node) or local or node.op in RANDOM or node.op == "Identity" or ir.has_subgraph(node))
+
+
+def _transposed(editor: Editor, node: ir.Node) -> str:
+    """The name that a folded transposed matrix gets, where nothing else reads the matrix or needs the old name."""
+    if node.op != "Transpose" or ir.attribute(node, "perm", [1, 0]) != [1, 0]:
+        return ""
+    source, output = node.inputs[0], node.outputs[0]
+    alone = editor.only_use(source) is node and output.name not in editor.fixed
+    return f"{source.name}.T" if alone and len(source.shape) == 2 else ""
 
 
 def _ready(editor: Editor, node: ir.Node, counts: Counter[str]) -> bool:

@@ -57,6 +57,38 @@ def test_a_chain_folds_in_one_run(apply):
     assert done.values("u").tolist() == [[2, 10], [4, 12], [6, 14], [8, 16]]
 
 
+@pytest.mark.parametrize(
+    ("perm", "rest", "read"),
+    [
+        ("perm = [1, 0]", "y = MatMul(x, t)", "w.T"),
+        ("perm = [0, 1]", "y = MatMul(x, t)", "t"),
+        ("perm = [1, 0]", "a = MatMul(x, t) y = Mul(a, w)", "t"),  # w is needed itself
+    ],
+)
+def test_a_transposed_matrix_keeps_the_name_of_the_weight(apply, perm, rest, read):
+    done = apply(
+        ConstantFolding(),
+        f"""agraph (float[N,2] x) => (float[N,2] y) <float[2,2] w = {{1,2,3,4}}> {{
+            t = Transpose <{perm}> (w)
+            {rest}
+        }}""",
+    )
+    assert f"MatMul(x, {read})" in done.nodes[0]
+    assert done.values(read).tolist() == ([[1, 2], [3, 4]] if "0, 1" in perm else [[1, 3], [2, 4]])
+
+
+def test_a_transposed_matrix_takes_no_name_that_is_there(apply):
+    done = apply(
+        ConstantFolding(),
+        """agraph (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}, float[2] w.T = {1, 1}> {
+            t = Transpose (w)
+            a = MatMul(x, t)
+            y = Add(a, w.T)
+        }""",
+    )
+    assert done.nodes == ["a = MatMul(x, w.T_1)", "y = Add(a, w.T)"]
+
+
 def test_shape_of_a_weight_and_what_follows_fold(apply):
     done = apply(
         ConstantFolding(),
