@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -62,7 +63,7 @@ def test_a_chain_folds_in_one_run(apply):
     [
         ("perm = [1, 0]", "y = MatMul(x, t)", "w.T"),
         ("perm = [0, 1]", "y = MatMul(x, t)", "t"),
-        ("perm = [1, 0]", "a = MatMul(x, t) y = Mul(a, w)", "t"),  # w is needed itself
+        ("perm = [1, 0]", "a = MatMul(x, t) y = MatMul(a, w)", "t"),  # w is needed itself
     ],
 )
 def test_a_transposed_matrix_keeps_the_name_of_the_weight(apply, perm, rest, read):
@@ -78,14 +79,16 @@ def test_a_transposed_matrix_keeps_the_name_of_the_weight(apply, perm, rest, rea
 
 
 def test_a_transposed_matrix_takes_no_name_that_is_there(apply):
-    done = apply(
-        ConstantFolding(),
-        """agraph (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}, float[2] w.T = {1, 1}> {
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        agraph (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}, float[2] other = {1, 1}> {
             t = Transpose (w)
             a = MatMul(x, t)
-            y = Add(a, w.T)
-        }""",
+            y = Add(a, other)
+        }"""
     )
+    model.graph.initializer[1].name = model.graph.node[2].input[1] = "w.T"
+    done = apply(ConstantFolding(), model)
     assert done.nodes == ["a = MatMul(x, w.T_1)", "y = Add(a, w.T)"]
 
 
