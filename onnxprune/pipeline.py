@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -79,7 +80,11 @@ class PassContext:
 
 @runtime_checkable
 class Pass(Protocol):
-    """A rewrite of a model. Implementations are frozen dataclasses whose fields are their options."""
+    """A rewrite of a model. Implementations are frozen dataclasses whose fields are their options.
+
+    A class variable ``in_subgraphs`` that is true lets the pass run on every subgraph as well: there it gets an
+    :class:`onnxprune.ir.Body`, a model whose inputs are those of the subgraph and the outer tensors that it captures.
+    """
 
     name: ClassVar[str]
     promise: ClassVar[Promise]
@@ -179,11 +184,30 @@ def parse_pipeline(text: str) -> list[Pass]:
 def _apply(item: Pass, model: ir.Model, ctx: PassContext) -> PassRecord:
     started = time.perf_counter()
     result = item.run(model, ctx)
+    if getattr(item, "in_subgraphs", False):
+        result = _merged([result, *_run_in_subgraphs(item, model, replace(ctx, findings=None))])
     if result.modified and ctx.findings is not None:
         ctx.findings.clear()
     seconds = time.perf_counter() - started
     log.debug("%s: %s in %.3f s", item.name, dict(result.counts) or "nothing to do", seconds)
     return PassRecord(item.name, result.modified, seconds, True, dict(result.counts), result.skips)
+
+
+def _run_in_subgraphs(item: Pass, model: ir.Model, ctx: PassContext) -> Iterator[PassResult]:
+    """Runs a pass on every subgraph, as on a model whose inputs include what the subgraph captures."""
+    if not isinstance(model, ir.Body):
+        ir.reserve_names(model)
+    for body in ir.bodies(model):
+        yield item.run(body, ctx)
+        yield from _run_in_subgraphs(item, body, ctx)
+
+
+def _merged(results: Sequence[PassResult]) -> PassResult:
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result.counts)
+    skips = tuple(skip for result in results for skip in result.skips)
+    return PassResult(any(result.modified for result in results), counts, skips)
 
 
 def _weakest(passes: Sequence[Pass], records: Sequence[PassRecord]) -> Promise:

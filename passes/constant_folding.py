@@ -46,6 +46,7 @@ class ConstantFolding:
 
     name: ClassVar[str] = "constant-folding"
     promise: ClassVar[Promise] = "tolerance"
+    in_subgraphs: ClassVar[bool] = True
 
     max_growth: int = 1 << 20
     max_ratio: int = 4

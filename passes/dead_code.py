@@ -35,6 +35,7 @@ class DeadCode:
 
     name: ClassVar[str] = "dead-code"
     promise: ClassVar[Promise] = "exact"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Sweep backwards once."""

@@ -33,6 +33,7 @@ class DeduplicateInitializers:
 
     name: ClassVar[str] = "deduplicate-initializers"
     promise: ClassVar[Promise] = "exact"
+    in_subgraphs: ClassVar[bool] = True
 
     min_bytes: int = 16384
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
-from onnxprune.ir.captures import subgraphs
+from onnxprune.ir.captures import inner_names
 from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.stored import StoredSparse
 
@@ -31,7 +30,10 @@ class Editor:
         self.fixed = self.outputs | self.captured
         self._overridable = {tensor.name for tensor in model.graph.inputs}
         self._names = {tensor.name for tensor in model.all_tensors()} | self.captured
-        self._inner = {name for node in model.graph.nodes for graph in subgraphs(node) for name in _written(graph)}
+        self._inner = set(inner_names(model.graph.nodes))
+        if isinstance(model, ir.Body):  # names are unique over all graphs, so new ones are shared with the others
+            model.taken |= self._names
+            self._names = model.taken
         self._before: dict[int, list[Node]] = {}
         self._after: dict[int, list[Node]] = {}
         self._dead: set[int] = set()
@@ -161,17 +163,6 @@ class Editor:
             yield node
         for item in self._after.get(id(node), ()):
             yield from self._around(item)
-
-
-def _written(graph: onnx.GraphProto) -> Iterable[str]:
-    """Names that a subgraph defines, nested ones included."""
-    for info in (*graph.input, *graph.initializer):
-        yield info.name
-    for node in graph.node:
-        yield from node.output
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _written(inner)
 
 
 def _expands(tensor: gs.Tensor) -> bool:

@@ -47,6 +47,7 @@ class EliminateIdentities:
 
     name: ClassVar[str] = "eliminate-identities"
     promise: ClassVar[Promise] = "exact"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Visit the nodes once, in order, so that chains collapse from their start."""

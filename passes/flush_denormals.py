@@ -32,6 +32,7 @@ class FlushDenormals:
 
     name: ClassVar[str] = "flush-denormals"
     promise: ClassVar[Promise] = "tolerance"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Look at every weight once."""

@@ -44,6 +44,7 @@ class FuseBatchnorm:
 
     name: ClassVar[str] = "fuse-batchnorm"
     promise: ClassVar[Promise] = "tolerance"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Visit every contraction and absorb the chain behind it."""

@@ -11,6 +11,7 @@ from onnx import AttributeProto
 
 from onnxprune import ir
 from onnxprune.ir import attributes
+from onnxprune.ir.exporter import graph_proto
 from onnxprune.ir.stored import store
 from onnxprune.pipeline import PassContext, PassResult, Promise
 from passes.edits import Editor, is_standard
@@ -32,6 +33,7 @@ class InlineConstantIf:
 
     name: ClassVar[str] = "inline-constant-if"
     promise: ClassVar[Promise] = "exact"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Inline until no ``If`` with a constant condition is left."""
@@ -62,9 +64,13 @@ def _branch(editor: Editor, node: ir.Node) -> onnx.GraphProto | None:
     if condition is None or condition.size != 1:
         return None
     value = node.attrs.get("then_branch" if condition.reshape(-1)[0] else "else_branch")
-    if not isinstance(value, AttributeProto) or value.g.sparse_initializer or value.ref_attr_name:
+    if isinstance(value, ir.Body):
+        graph = graph_proto(value)
+    elif isinstance(value, AttributeProto) and not value.ref_attr_name:
+        graph = value.g
+    else:
         return None
-    return value.g
+    return None if graph.sparse_initializer else graph
 
 
 def _inline(editor: Editor, node: ir.Node, branch: onnx.GraphProto, known: dict[str, ir.Variable]) -> None:

@@ -47,6 +47,7 @@ class NormalizeOps:
 
     name: ClassVar[str] = "normalize-ops"
     promise: ClassVar[Promise] = "tolerance"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Visit the nodes once, in order."""

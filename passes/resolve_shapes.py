@@ -48,6 +48,7 @@ class ResolveShapes:
 
     name: ClassVar[str] = "resolve-shapes"
     promise: ClassVar[Promise] = "exact"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Analyse once, then rewrite every node by what is known."""

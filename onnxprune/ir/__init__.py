@@ -1,10 +1,11 @@
 """The model in memory: import and export that lose nothing, queries, shapes, text form. See docs/ir.md."""
 
+from onnxprune.ir.bodies import all_nodes, bodies, body_names, graphs, reserve_names
 from onnxprune.ir.exporter import to_proto
 from onnxprune.ir.files import load
 from onnxprune.ir.importer import from_proto
-from onnxprune.ir.macs import macs, macs_by_weight, node_macs
-from onnxprune.ir.model import Model
+from onnxprune.ir.macs import macs, macs_by_weight, node_macs, repeated_nodes
+from onnxprune.ir.model import Body, Model
 from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.order import topological_sort
 from onnxprune.ir.query import (
@@ -29,11 +30,15 @@ from onnxprune.ir.validate import validate
 from onnxprune.ir.writer import check_output, save
 
 __all__ = [
+    "Body",
     "Constant",
     "Model",
     "Node",
     "Variable",
+    "all_nodes",
     "attribute",
+    "bodies",
+    "body_names",
     "captured",
     "check_output",
     "clear_shapes",
@@ -43,6 +48,7 @@ __all__ = [
     "feed_inputs",
     "freeze_initializers",
     "from_proto",
+    "graphs",
     "has_subgraph",
     "infer_shapes",
     "initializers",
@@ -53,6 +59,8 @@ __all__ = [
     "node_macs",
     "parameters",
     "producer",
+    "repeated_nodes",
+    "reserve_names",
     "save",
     "shapes_for",
     "tensors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.errors import ModelError
 from onnxprune.ir import attributes, dtypes, types
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Body, Model
 from onnxprune.ir.stored import StoredSparse, StoredTensor
 
 Emitter = Callable[[gs.Constant], onnx.TensorProto]
@@ -74,13 +75,26 @@ def node_proto(node: gs.Node) -> onnx.NodeProto:
         proto.domain = node.domain
     proto.input.extend(tensor.name for tensor in node.inputs)
     proto.output.extend(tensor.name for tensor in node.outputs)
-    proto.attribute.extend(attributes.write(name, value) for name, value in node.attrs.items())
+    proto.attribute.extend(_attribute(name, value) for name, value in node.attrs.items())
     if extras is not None:
         docs = {attribute.name: attribute.doc_string for attribute in extras.attribute}
         for attribute in proto.attribute:
             if attribute.name in docs:
                 attribute.doc_string = docs[attribute.name]
     return proto
+
+
+def graph_proto(body: Body) -> onnx.GraphProto:
+    """An opened subgraph as a message. Captured tensors are used by name, not declared."""
+    graph = assemble(body, tensor_proto).graph
+    del graph.input[body.formal :]
+    return graph
+
+
+def _attribute(name: str, value: Any) -> onnx.AttributeProto:
+    if not isinstance(value, Body):
+        return attributes.write(name, value)
+    return onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPH, g=graph_proto(value))
 
 
 def tensor_proto(constant: gs.Constant) -> onnx.TensorProto:

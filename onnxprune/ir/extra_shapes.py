@@ -16,6 +16,7 @@ from onnxprune.ir import captures, types
 from onnxprune.ir.checker import RUNTIME_OPS, runtime_op
 from onnxprune.ir.contrib_shapes import CONTRIB_SHAPES
 from onnxprune.ir.ml_shapes import ML_SHAPES
+from onnxprune.ir.model import Body
 from onnxprune.ir.quantized_shapes import QUANTIZED_SHAPES
 from onnxprune.ir.query import domain
 from onnxprune.ir.types import ShapeFunction, TensorType
@@ -27,18 +28,18 @@ Infer = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 
 def infer(proto: onnx.ModelProto, nodes: Sequence[gs.Node], standard: Infer) -> dict[str, onnx.ValueInfoProto]:
-    """The types of all tensors that can be inferred, by name.
+    """The types of all tensors that can be inferred, by name; those of opened subgraphs too, by ONNX alone.
 
     `proto` holds `nodes` in the same order; `standard` infers a model by ONNX's own functions.
     """
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
     functions = [_function(node, opset) for node in nodes]
     if not any(functions):
-        return _infos(standard(proto))
+        return _infos(standard(proto).graph, nodes)
     known = {info.name: info for info in proto.graph.input}
     source = _Source(proto)
     for stage in _stages(nodes, functions):
-        known.update(_infos(standard(source.part(stage, known))))
+        known.update(_infos(standard(source.part(stage, known)).graph, [nodes[place] for place in stage]))
         for place in stage:
             function = functions[place]
             if function is not None:
@@ -53,8 +54,16 @@ def _function(node: gs.Node, opset: int) -> ShapeFunction | None:
     return EXTRA_SHAPES.get((domain(node), node.op))
 
 
-def _infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    return {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
+def _infos(graph: onnx.GraphProto, nodes: Sequence[gs.Node]) -> dict[str, onnx.ValueInfoProto]:
+    """What inference wrote into a graph of these nodes, and into their opened subgraphs: no name is in two of them."""
+    found = {info.name: info for info in (*graph.value_info, *graph.output)}
+    for node, twin in zip(nodes, graph.node, strict=True):
+        inner = {attribute.name: attribute.g for attribute in twin.attribute}
+        for name, value in node.attrs.items():
+            if isinstance(value, Body):  # its own inputs too: those of Scan need not have a type
+                found.update((info.name, info) for info in inner[name].input)
+                found.update(_infos(inner[name], value.graph.nodes))
+    return found
 
 
 def _stages(nodes: Sequence[gs.Node], functions: Sequence[ShapeFunction | None]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from onnxprune.ir import exporter, types
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Body, Model
 
 _WEIGHT_ELEMENTS = 1024
 _PROBE = "onnxprune.shape."
@@ -26,14 +26,30 @@ def typed(model: Model) -> onnx.ModelProto:
     """
     proto, heavy = _without_weights(model, fillable=False)
     weights = {tensor.name for tensor in proto.graph.initializer} | {constant.name for constant in heavy}
-    for info in (*proto.graph.value_info, *proto.graph.output):
-        if info.type.HasField("tensor_type") and info.name not in weights:
-            info.type.tensor_type.ClearField("shape")
+    _forget_shapes(proto.graph, weights)
+    for node, twin in zip(model.graph.nodes, proto.graph.node, strict=True):
+        _forget_inner_shapes(node, twin)
     inputs = {info.name for info in proto.graph.input}
     for constant in heavy:
         if constant.name not in inputs:
             proto.graph.input.append(types.value_info(constant.name, constant.export_dtype, list(constant.shape), None))
     return proto
+
+
+def _forget_shapes(graph: onnx.GraphProto, but: Collection[str] = ()) -> None:
+    for info in (*graph.value_info, *graph.output):
+        if info.type.HasField("tensor_type") and info.name not in but:
+            info.type.tensor_type.ClearField("shape")
+
+
+def _forget_inner_shapes(node: gs.Node, proto: onnx.NodeProto) -> None:
+    """The same in opened subgraphs; what others record belongs to the author of the model."""
+    found = {attribute.name: attribute.g for attribute in proto.attribute}
+    for name, value in node.attrs.items():
+        if isinstance(value, Body):
+            _forget_shapes(found[name])
+            for inner, twin in zip(value.graph.nodes, found[name].node, strict=True):
+                _forget_inner_shapes(inner, twin)
 
 
 def shape_probe(model: Model, names: Sequence[str], *, weights: bool) -> onnx.ModelProto:

@@ -7,20 +7,49 @@ attention. Elementwise operators, normalisations and pools count nothing, as is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import onnx_graphsurgeon as gs
 
 from onnxprune.ir.attention_macs import ATTENTION_COUNTERS, Shapes
-from onnxprune.ir.model import Model
-from onnxprune.ir.query import attribute
+from onnxprune.ir.bodies import bodies
+from onnxprune.ir.model import Body, Model
+from onnxprune.ir.query import attribute, constant
 
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def macs(model: Model, shapes: Shapes) -> int:
-    """Multiply-accumulates of one run with these shapes (see `shapes_for`). Subgraphs are not counted."""
-    return sum(node_macs(node, shapes) for node in model.graph.nodes)
+    """Multiply-accumulates of one run with these shapes (see `shapes_for`), subgraphs included: see `repeated_nodes`."""
+    return sum(times * node_macs(node, shapes) for node, times in repeated_nodes(model, shapes))
+
+
+def repeated_nodes(model: Model, shapes: Shapes, times: int = 1) -> Iterator[tuple[gs.Node, int]]:
+    """Every node of the model and of its opened subgraphs, and how many times it counts in one run.
+
+    All branches of an If count once each, so the number is that of the whole network, not of one path through it.
+    A body of Loop counts as often as its constant trip count says, once where that is computed; one of Scan as
+    often as the scanned axis is long, once where that is not known.
+    """
+    bodies(model)
+    for node in model.graph.nodes:
+        yield node, times
+        for value in node.attrs.values():
+            if isinstance(value, Body):
+                yield from repeated_nodes(value, shapes, times * _repeats(node, shapes))
+
+
+def _repeats(node: gs.Node, shapes: Shapes) -> int:
+    if node.op == "Loop":
+        count = constant(node.inputs[0]) if node.inputs[0].name else None
+        return 1 if count is None or count.size != 1 else max(int(count.reshape(-1)[0]), 0)
+    if node.op == "Scan":
+        scanned = int(attribute(node, "num_scan_inputs", 1))
+        axes = attribute(node, "scan_input_axes", [0])
+        shape = shapes.get(node.inputs[-scanned].name, ())
+        axis = int(axes[0]) if isinstance(axes, list) else 0
+        return int(shape[axis]) if -len(shape) <= axis < len(shape) else 1
+    return 1
 
 
 def node_macs(node: gs.Node, shapes: Shapes) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -32,7 +32,7 @@ class Model:
     loose: dict[str, Constant] = field(default_factory=dict)
     side_files: frozenset[Path] = frozenset()
 
-    def copy(self) -> Model:
+    def copy(self) -> Self:
         """An independent graph with an independent header; weight arrays and attribute protos are shared."""
         twins: dict[int, gs.Tensor] = {}
 
@@ -54,7 +54,7 @@ class Model:
         header = onnx.ModelProto()
         header.CopyFrom(self.header)
         loose = {name: twin(tensor) for name, tensor in self.loose.items()}
-        return Model(graph, header, self.path, loose, self.side_files)
+        return replace(self, graph=graph, header=header, loose=loose)
 
     def opset(self, domain: str = "") -> int:
         """The version of `domain` that the model imports; 0 when it does not import it."""
@@ -79,13 +79,31 @@ class Model:
         yield from self.loose.values()
 
 
+@dataclass
+class Body(Model):
+    """A subgraph of If, Loop or Scan, opened: the attribute holds it in place of the AttributeProto (see `graphs`).
+
+    Its first `formal` inputs are the subgraph's own; the others stand for the outer tensors that it captures, by name.
+    No tensor of another graph has the name of one that it defines. `taken`: names that new tensors may not get.
+    """
+
+    formal: int = 0
+    taken: set[str] = field(default_factory=set)
+
+
 def _copy_node(node: gs.Node, inputs: Iterable[gs.Tensor], outputs: Iterable[gs.Tensor]) -> Node:
-    attrs = {name: list(value) if isinstance(value, list) else value for name, value in node.attrs.items()}
+    attrs = {name: _copy_attribute(value) for name, value in node.attrs.items()}
     copy = Node(node.op, node.name, attrs, inputs=list(inputs), outputs=list(outputs), domain=node.domain)
     extras = getattr(node, "extras", None)
     if extras is not None:
         copy.extras = extras
     return copy
+
+
+def _copy_attribute(value: Any) -> Any:
+    if isinstance(value, Body):
+        return value.copy()
+    return list(value) if isinstance(value, list) else value
 
 
 def _copy_tensor(tensor: gs.Tensor) -> gs.Tensor:

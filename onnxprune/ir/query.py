@@ -12,6 +12,7 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from onnxprune.ir import captures
+from onnxprune.ir.bodies import all_nodes, graphs
 from onnxprune.ir.model import Model
 from onnxprune.ir.stored import densify
 
@@ -89,15 +90,17 @@ def freeze_initializers(model: Model) -> None:
 def parameters(model: Model) -> int:
     """Number of elements of all weights: floating-point initializers and Constant nodes, and 4- and 8-bit ones.
 
-    Shapes, indices and other integers are not counted. Weights inside subgraphs and functions are not seen.
+    Shapes, indices and other integers are not counted. Weights inside functions are not seen, those of subgraphs are.
     """
     return sum(math.prod(shape) for shape in weight_shapes(model).values())
 
 
 def weight_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """The shape of every weight that `parameters` counts, by tensor."""
-    held = {name: (tensor.dtype, tensor.shape) for name, tensor in initializers(model).items()}
-    for node in model.graph.nodes:
+    held = {
+        name: (tensor.dtype, tensor.shape) for graph in graphs(model) for name, tensor in initializers(graph).items()
+    }
+    for node in all_nodes(model):
         value = _node_value(node) if node.op == "Constant" and not domain(node) else None
         if value is not None:
             held[node_key(node)] = (value.dtype, value.shape)

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import sandbox
 from onnxprune.errors import ModelError
 from onnxprune.ir import extra_shapes, light, trial, types
+from onnxprune.ir.bodies import graphs
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
 from onnxprune.ir.query import feed_inputs, has_subgraph
@@ -30,10 +31,12 @@ def infer_shapes(model: Model) -> None:
     time stay symbolic: `shapes_for` finds those. Raises ModelError when types or shapes contradict each other.
     """
     check_functions(model.header, (node.op for node in model.graph.nodes))
+    graphs(model)  # opens the subgraphs, before they are written for the inference
     known = extra_shapes.infer(light.typed(model), model.graph.nodes, _infer)
-    for tensor in model.all_tensors():
-        if isinstance(tensor, gs.Variable) and tensor.name in known:
-            _record(tensor, known[tensor.name])
+    for graph in graphs(model):
+        for tensor in graph.all_tensors():
+            if isinstance(tensor, gs.Variable) and tensor.name in known:
+                _record(tensor, known[tensor.name])
 
 
 def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -41,6 +44,7 @@ def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, t
 
     Static inference first; what depends on shape arithmetic is found by running the graph once in the sandbox, with
     zero weights, on zeros, returning shapes only. Shapes that depend on values (NonZero) are those of such a run.
+    Inside subgraphs only static inference counts.
     Sequences, maps and optionals have no shape and are left out. Inputs that are not named keep their declared shape,
     with 1 for symbolic dimensions. Where zeros lead an If or a Loop to a path that cannot run, what static inference
     does not know is left out. Raises ModelError when a shape does not fit the model.
@@ -49,9 +53,10 @@ def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, t
     _set_inputs(fixed, inputs)
     clear_shapes(fixed)
     infer_shapes(fixed)
-    found = {tensor.name: tensor for tensor in fixed.all_tensors()}
+    found = {tensor.name: tensor for graph in reversed(graphs(fixed)) for tensor in graph.all_tensors()}
     shapes = {name: tuple(int(dim) for dim in tensor.shape) for name, tensor in found.items() if is_static(tensor)}
-    unknown = [name for name, tensor in found.items() if name not in shapes and _is_tensor(tensor)]
+    outer = fixed.all_tensors()
+    unknown = [tensor.name for tensor in outer if tensor.name not in shapes and _is_tensor(tensor)]
     if unknown:
         try:
             shapes.update(zip(unknown, _probe(fixed, unknown), strict=True))
@@ -68,10 +73,11 @@ def is_static(tensor: gs.Tensor) -> bool:
 
 def clear_shapes(model: Model) -> None:
     """Forgets the shapes of everything but graph inputs and initializers, so that nothing stale is trusted."""
-    inputs = {tensor.name for tensor in model.graph.inputs}
-    for tensor in model.all_tensors():
-        if isinstance(tensor, gs.Variable) and tensor.name not in inputs and tensor.dtype is not None:
-            tensor.shape = None
+    for graph in graphs(model):
+        inputs = {tensor.name for tensor in graph.graph.inputs}
+        for tensor in graph.all_tensors():
+            if isinstance(tensor, gs.Variable) and tensor.name not in inputs and tensor.dtype is not None:
+                tensor.shape = None
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,8 +11,8 @@ import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
 from onnxprune.ir import dtypes
-from onnxprune.ir.exporter import array_of
-from onnxprune.ir.model import Model
+from onnxprune.ir.exporter import array_of, graph_proto
+from onnxprune.ir.model import Body, Model
 from onnxprune.ir.query import initializers
 
 _SHOWN_ELEMENTS = 8
@@ -75,6 +75,8 @@ def _attribute(value: Any) -> str:
     if isinstance(value, onnx.TensorProto):
         array = onnx.numpy_helper.to_array(value)
         return f"{dtypes.name_of(value.data_type)}{list(array.shape)} #{array_digest(array)}".replace(", ", ",")
+    if isinstance(value, Body):
+        return f"graph {_digest(graph_proto(value))}"
     if isinstance(value, AttributeProto):
         kind = AttributeProto.AttributeType.Name(value.type).lower()
         return f"{kind} {_digest(value)}"
