@@ -47,7 +47,7 @@ def analyze(
 def rules(model: ModelLike, *, freeze_initializers: bool = False, keep_batchnorm: bool = False) -> list[str]:
     """One line a node of the model in canonical form: what it links, or why it is a barrier."""
     _, base = _canonical(model, freeze_initializers=freeze_initializers, keep_batchnorm=keep_batchnorm)
-    linked = (links_of(node, base.opset(ir.domain(node))) for node in base.graph.nodes)
+    linked = (links_of(node, base.opset(ir.domain(node))) for node in ir.all_nodes(base))
     return [f"{links.node} {links.op}: {links}" for links in linked]
 
 

@@ -170,37 +170,57 @@ class Tables:
 
 
 def collect(model: ir.Model, freeze: str | None = None) -> Tables:
-    """Runs every rule over the model, whose tensors carry shapes. `freeze` pins tensors and nodes by a regex."""
+    """Runs every rule over the model and its subgraphs, whose tensors carry shapes. `freeze` pins tensors and nodes by
+    a regex.
+    """
     tables = Tables()
-    fixed = set()
-    for tensor, reason in _fixed(model):
-        tables.pin_tensor(tensor, reason)
-        fixed.add(tensor.name)
-    opsets: dict[str, int] = {}
-    for node in model.graph.nodes:
-        domain = ir.domain(node)
-        if domain not in opsets:
-            opsets[domain] = model.opset(domain)
-        links = links_of(node, opsets[domain])
-        if node.op in SIZE_READERS and any(tensor.name in fixed for tensor in node.outputs):
-            links = replace(links, links=(), barrier="sizes are an output of the model, or used inside a subgraph")
-        tables.add(links)
-        if links.barrier:
-            _bar(node, links, tables)
-    if freeze:
-        _freeze(model, re.compile(freeze), tables)
+    pattern = None if freeze is None else re.compile(freeze)
+    _collect(model, _signature(model), tables)
+    if pattern is not None:
+        for graph in ir.graphs(model):
+            _freeze(graph, pattern, tables)
     return tables
 
 
-def _fixed(model: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
+def _collect(graph: ir.Model, signature: Iterator[tuple[gs.Tensor, str]], tables: Tables) -> None:
+    """The links of one graph, then those of the subgraphs of each of its nodes."""
+    fixed = set()
+    for tensor, reason in (*signature, *_captured(graph)):
+        tables.pin_tensor(tensor, reason)
+        fixed.add(tensor.name)
+    ir.bodies(graph)
+    for node in graph.graph.nodes:
+        links = links_of(node, graph.opset(ir.domain(node)))
+        if node.op in SIZE_READERS and any(tensor.name in fixed for tensor in node.outputs):
+            links = replace(links, links=(), barrier="sizes are an output of the graph, or used inside a subgraph")
+        tables.add(links)
+        if links.barrier:
+            _bar(node, links, tables)
+        for name, value in node.attrs.items():
+            if isinstance(value, ir.Body):
+                _collect(value, _border(value, f"{name} of {node.op} {links.node}"), tables)
+
+
+def _signature(model: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
     for tensor in model.graph.inputs:
         what = "overridable initializer" if isinstance(tensor, gs.Constant) else "graph input"
         yield tensor, f"{what} {tensor.name}"
     for tensor in model.graph.outputs:
         yield tensor, f"graph output {tensor.name}"
-    captured = ir.captured(model)
+
+
+def _border(body: ir.Body, place: str) -> Iterator[tuple[gs.Tensor, str]]:
+    for number, tensor in enumerate(body.graph.inputs):
+        what = f"{tensor.name} is an input of" if number < body.formal else f"{tensor.name} comes from outside of"
+        yield tensor, f"{what} the {place}"
+    for tensor in body.graph.outputs:
+        yield tensor, f"{tensor.name} is an output of the {place}"
+
+
+def _captured(graph: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
+    captured = ir.captured(graph)
     if captured:
-        for name, tensor in ir.tensors(model).items():
+        for name, tensor in ir.tensors(graph).items():
             if name in captured:
                 yield tensor, f"{name} is used inside a subgraph"
 

@@ -15,12 +15,16 @@ _NONE: Ints = np.zeros(0, np.int64)
 
 
 class Cut:
-    """A removal in progress. Sizes and shapes that it gives are those before the removal unless it says otherwise."""
+    """A removal in progress in one graph: the model, or one of its subgraphs.
 
-    def __init__(self, model: ir.Model, removed: Mapping[AxisKey, Ints]) -> None:
+    Sizes and shapes that it gives are those before the removal unless it says otherwise. `names`: those in use in all
+    graphs, which it adds to; the names of `model` where they are not given.
+    """
+
+    def __init__(self, model: ir.Model, removed: Mapping[AxisKey, Ints], names: set[str] | None = None) -> None:
         self._model = model
         self._removed = removed
-        self._names = set(ir.tensors(model))
+        self._names = set(ir.tensors(model)) if names is None else names
 
     def gone(self, tensor: gs.Tensor, axis: int) -> Ints:
         """Sorted indices that leave this axis."""

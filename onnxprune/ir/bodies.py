@@ -157,7 +157,5 @@ def _update(body: Body, outer: Mapping[str, gs.Tensor]) -> None:
     for tensor in kept:
         source = outer[tensor.name]
         tensor.dtype = source.dtype
-        tensor.shape = (
-            None if source.shape is None else [dim if isinstance(dim, int) else None for dim in source.shape]
-        )
+        tensor.shape = None if source.shape is None else [dim if isinstance(dim, int) else None for dim in source.shape]
     body.graph.inputs = [*body.graph.inputs[: body.formal], *kept]

@@ -20,7 +20,7 @@ _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def macs(model: Model, shapes: Shapes) -> int:
-    """Multiply-accumulates of one run with these shapes (see `shapes_for`), subgraphs included: see `repeated_nodes`."""
+    """Multiply-accumulates with these shapes (see `shapes_for`); subgraphs count as `repeated_nodes` says."""
     return sum(times * node_macs(node, shapes) for node, times in repeated_nodes(model, shapes))
 
 

@@ -31,22 +31,28 @@ def prune(model: ir.Model, graph: channels.ChannelGraph, keep: Mapping[str, npt.
 
 def delete(model: ir.Model, removed: Mapping[AxisKey, Ints]) -> None:
     """Deletes these indices (sorted, by tensor and axis) from initializers and activations alike."""
-    tensors = ir.tensors(model)
+    graphs = ir.graphs(model)
+    tensors = {name: tensor for graph in reversed(graphs) for name, tensor in ir.tensors(graph).items()}
     for name, axis in removed:
         if name not in tensors or tensors[name].shape is None or axis >= len(tensors[name].shape):
             raise ModelError(f"{name}:{axis} is not in the model: prune the model that was analysed")
     before = _barriers(model)
-    cut = channels.Cut(model, removed)
-    for node in list(model.graph.nodes):
-        hook = channels.hook_for(node)
-        if hook is not None and any(tensor.name and cut.touches(tensor) for tensor in (*node.inputs, *node.outputs)):
-            hook(node, model.opset(ir.domain(node)), cut)
+    names = set(tensors)
+    for graph in graphs:
+        _resize(graph, channels.Cut(graph, removed, names))
     _slice(tensors, removed)
     after = _barriers(model)
     for key, reason in after.items():
         if key not in before:
             raise ModelError(f"pruning leaves {key} inconsistent: {reason}")
     ir.infer_shapes(model)
+
+
+def _resize(graph: ir.Model, cut: channels.Cut) -> None:
+    for node in list(graph.graph.nodes):
+        hook = channels.hook_for(node)
+        if hook is not None and any(tensor.name and cut.touches(tensor) for tensor in (*node.inputs, *node.outputs)):
+            hook(node, graph.opset(ir.domain(node)), cut)
 
 
 def _slice(tensors: Mapping[str, ir.Constant | ir.Variable], removed: Mapping[AxisKey, Ints]) -> None:
@@ -70,7 +76,7 @@ def _slice(tensors: Mapping[str, ir.Constant | ir.Variable], removed: Mapping[Ax
 def _barriers(model: ir.Model) -> dict[str, str]:
     """Nodes whose links are refused, with the reason: a pruned node that newly is one has operands that do not fit."""
     found = {}
-    for node in model.graph.nodes:
+    for node in ir.all_nodes(model):
         links = channels.links_of(node, model.opset(ir.domain(node)))
         if links.barrier:
             found[links.node] = links.barrier

@@ -11,6 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from passes.verify_masking.plan import Mask, Plan
+from passes.verify_masking.subgraphs import all_graphs
 
 Array = npt.NDArray[Any]
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]  # activations: measured shape and element type
@@ -131,6 +132,18 @@ class Editor:
             return self.emit("ReduceMean", [x, self.constant(np.asarray(axes, np.int64))], keepdims=1)
         return self.emit("ReduceMean", [x], axes=list(axes), keepdims=1)
 
+    def enter(self) -> tuple[list[onnx.NodeProto], dict[tuple[object, ...], str]]:
+        """Starts the node list of a subgraph, which sees nothing that another subgraph emits; `leave` takes it back."""
+        outer = self.nodes, self._gates
+        self.nodes, self._gates = [], dict(self._gates)
+        return outer
+
+    def leave(self, outer: tuple[list[onnx.NodeProto], dict[tuple[object, ...], str]]) -> list[onnx.NodeProto]:
+        """Ends the subgraph that `enter` started and returns its nodes."""
+        nodes = self.nodes
+        self.nodes, self._gates = outer
+        return nodes
+
     def finish(self) -> onnx.ModelProto:
         """Puts the emitted nodes in the place of the old ones and forgets shape annotations."""
         del self.model.graph.node[:]
@@ -140,9 +153,10 @@ class Editor:
 
 
 def tensor_names(model: onnx.ModelProto) -> set[str]:
-    """Every name that a top-level tensor of the model carries."""
-    graph = model.graph
-    names = {t.name for t in (*graph.initializer, *graph.input, *graph.output)}
-    for node in graph.node:
-        names.update((*node.input, *node.output))
+    """Every name that a tensor of the model carries, inside subgraphs too."""
+    names: set[str] = set()
+    for graph in all_graphs(model.graph):
+        names.update(t.name for t in (*graph.initializer, *graph.input, *graph.output))
+        for node in graph.node:
+            names.update((*node.input, *node.output))
     return names

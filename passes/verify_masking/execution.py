@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.checker import runtime_op
+from passes.verify_masking.subgraphs import all_graphs
 
 Array = npt.NDArray[Any]
 Call = Mapping[str, Array]
@@ -141,7 +142,12 @@ def as_float64(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every float32 and float16 tensor, constant and cast is float64."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
-    graph = twin.graph
+    for graph in all_graphs(twin.graph):
+        _widen_graph(graph)
+    return twin
+
+
+def _widen_graph(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
     for info in (*graph.input, *graph.output):
         if info.type.tensor_type.elem_type in _NARROW:
@@ -157,7 +163,6 @@ def as_float64(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "ConstantOfShape" and not node.attribute:
             zero = numpy_helper.from_array(np.zeros(1, np.float64))
             node.attribute.append(helper.make_attribute("value", zero))
-    return twin
 
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16)

@@ -11,6 +11,7 @@ from passes.verify_masking.editor import Array, Editor, Shapes
 from passes.verify_masking.formulas import mask_formula
 from passes.verify_masking.gating import gates
 from passes.verify_masking.plan import Plan
+from passes.verify_masking.subgraphs import inner_graphs
 from passes.verify_masking.weights import Edits, final_weights, node_key
 
 
@@ -28,7 +29,8 @@ def masked_original(
     Args:
         original: the canonical model before pruning; not changed.
         plan: removed slices.
-        shapes: measured shapes and element types of the activations in `measured_tensors(original, plan, dropped)`.
+        shapes: measured shapes and element types of the activations in `measured_tensors(original, plan, dropped)`,
+            and what `inner_shapes` knows of those in subgraphs.
         dropped: tensors (branch outputs) whose value counts as zero.
         final: the compressed model, when its weights were compensated: they take the place of the original's.
         initializers: values that replace initializers of the same name and shape.
@@ -38,20 +40,32 @@ def masked_original(
     editor.replace(initializers or {})
     outputs = {t.name for t in original.graph.output}
     for old in original.graph.node:
-        node = onnx.NodeProto()
-        node.CopyFrom(old)
-        for slot, name in enumerate(node.input):
-            node.input[slot] = editor.current(name)
-        if edits is not None:
-            _reweigh(node, edits, editor)
-        for gate in gates(old, editor):
-            node.input[gate.slot] = editor.select(
-                node.input[gate.slot], gate.axis, gate.keep, like=list(old.input), zero=gate.zero
-            )
-        _emit(node, edits, editor)
+        _mask(old, edits, editor)
         for name in set(old.output) & set(dropped) - outputs:
             editor.alias(name, _zero(name, editor))
     return editor.finish()
+
+
+def _mask(old: onnx.NodeProto, edits: Edits | None, editor: Editor) -> None:
+    """Emits a node that cannot see what is removed; so are the nodes of its subgraphs."""
+    node = onnx.NodeProto()
+    node.CopyFrom(old)
+    for slot, name in enumerate(node.input):
+        node.input[slot] = editor.current(name)
+    if edits is not None:
+        _reweigh(node, edits, editor)
+    for gate in gates(old, editor):
+        node.input[gate.slot] = editor.select(
+            node.input[gate.slot], gate.axis, gate.keep, like=list(old.input), zero=gate.zero
+        )
+    for graph in inner_graphs(node):
+        outer = editor.enter()
+        for inner in graph.node:
+            _mask(inner, edits, editor)
+        nodes = editor.leave(outer)
+        del graph.node[:], graph.value_info[:]
+        graph.node.extend(nodes)
+    _emit(node, edits, editor)
 
 
 def _reweigh(node: onnx.NodeProto, edits: Edits, editor: Editor) -> None:

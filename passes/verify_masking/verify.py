@@ -20,33 +20,17 @@ from onnx import numpy_helper
 
 from onnxprune import ir
 from onnxprune.errors import ModelError
-from passes.verify_masking.comparison import FLOAT32, FLOAT64, Difference, Tolerance, first_difference, worst
+from passes.verify_masking.comparison import FLOAT32, FLOAT64, Tolerance
 from passes.verify_masking.editor import Array, Shapes
 from passes.verify_masking.execution import Call, describe, evaluable, run, run_float64
 from passes.verify_masking.masked import masked_original, measured_tensors
 from passes.verify_masking.plan import Plan, Removed, plan_of
+from passes.verify_masking.proofs import Proof, Verdict, runs
 from passes.verify_masking.relaxed import is_reduced, relaxed, widened
+from passes.verify_masking.subgraphs import inner_shapes, lifted, paths
 
 Weights = Literal["original", "final"]
 _BATCH = 8  # samples a call, where the model leaves it open
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The oracle's answer.
-
-    ok: both proofs hold. error: worst difference of an output in units of the tolerance (at most 1 when ok). where: the
-    first tensor that differs, or the output, empty when ok. reason: one line, empty when ok. proof: which one decided.
-    """
-
-    ok: bool
-    error: float
-    where: str = ""
-    reason: str = ""
-    proof: Literal["masking", "non-interference"] = "masking"
-
-    def __bool__(self) -> bool:
-        return self.ok
 
 
 @runtime_checkable
@@ -137,37 +121,26 @@ def _judge(case: _Case) -> Verdict:
     )
     shapes = _measure(base, plan, calls, dropped)
     execute, limit = (run_float64, FLOAT64) if case.float64 and evaluable(case.base) else (run, case.tolerance)
+    final = small if weights == "final" else None
     try:
-        masked = masked_original(base, plan, shapes, dropped=dropped, final=small if weights == "final" else None)
+        masked = masked_original(base, plan, shapes, dropped=dropped, final=final)
     except ModelError as error:
         return Verdict(False, float("inf"), reason=str(error))
-    actual = execute(small, calls)
-    expected = execute(masked, calls)
-    found = worst(expected, actual, limit)
-    usual = execute(base, calls) if np.isfinite(found.error) and found.error > 1 else []
-    if usual:
-        found = worst(expected, actual, limit, usual)
-    if found.error > 1:
-        where = first_difference(masked, small, plan, calls[0], case.tolerance) or found.where
-        return Verdict(False, found.error, where, _reason(found, "differs from the masked original"))
     noise = _noise(base, plan, np.random.default_rng(case.seed))
-    if noise:
-        disturbed = masked_original(
-            base, plan, shapes, dropped=dropped, final=small if weights == "final" else None, initializers=noise
-        )
-        moved = worst(expected, execute(disturbed, calls), limit, usual)
-        if moved.error > 1:
-            reason = _reason(moved, "still depends on what was removed")
-            return Verdict(False, moved.error, moved.where, reason, "non-interference")
-    return Verdict(True, found.error)
-
-
-def _reason(found: Difference, what: str) -> str:
-    return f"output {found.where} {what}, by {found.error:.3g} times the tolerance"
+    disturbed = masked_original(base, plan, shapes, dropped=dropped, final=final, initializers=noise) if noise else None
+    proof = Proof(base, small, masked, disturbed, plan, calls, execute, limit, case.tolerance)
+    verdict = proof.of({})
+    for conditions in paths(base, plan):
+        if not verdict.ok:
+            return verdict
+        if runs(base, conditions, calls):
+            found = proof.of(conditions)
+            verdict = found if not found.ok else Verdict(True, max(verdict.error, found.error))
+    return verdict
 
 
 def _proto(model: ir.Model | onnx.ModelProto) -> onnx.ModelProto:
-    return model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    return lifted(model if isinstance(model, onnx.ModelProto) else ir.to_proto(model))
 
 
 def _calls(feeds: HasCalls | Iterable[Call], limit: int) -> list[Call]:
@@ -179,13 +152,17 @@ def _calls(feeds: HasCalls | Iterable[Call], limit: int) -> list[Call]:
 
 
 def _measure(model: onnx.ModelProto, plan: Plan, calls: Sequence[Call], dropped: Collection[str]) -> Shapes:
-    """Shapes and element types of the activations that the masked original needs, from a run of the original."""
+    """Shapes and element types of the activations that the masked original needs, from a run of the original; of those
+    inside subgraphs, from onnx's shape inference.
+    """
     names = measured_tensors(model, plan, dropped)
+    hidden = plan.tensors() - set(names) - {tensor.name for tensor in model.graph.initializer}
+    inside = inner_shapes(model, hidden) if hidden else {}
     if not names:
-        return {}
+        return inside
     fed = {name: (array.shape, array.dtype) for name, array in calls[0].items()}
     inner = [name for name in names if name not in fed]
-    return fed | (describe(model, calls[0], inner) if inner else {})
+    return inside | fed | (describe(model, calls[0], inner) if inner else {})
 
 
 def _noise(model: onnx.ModelProto, plan: Plan, rng: np.random.Generator) -> dict[str, Array]:

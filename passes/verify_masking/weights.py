@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from onnxprune.errors import ModelError
 from passes.verify_masking.editor import Array, Editor
 from passes.verify_masking.plan import Mask
+from passes.verify_masking.subgraphs import all_nodes
 
 _BIAS_AXIS = {"Conv": 0, "Gemm": 0, "ConvTranspose": 1}  # the axis of the weight that a created bias runs along
 
@@ -43,10 +44,10 @@ def final_weights(original: onnx.ModelProto, compressed: onnx.ModelProto, editor
     """
     weights = {t.name: t for t in original.graph.initializer}
     finals = {t.name: t for t in compressed.graph.initializer}
-    keys = {node_key(node): node for node in original.graph.node}
-    peers = {node_key(node): node for node in compressed.graph.node}
+    keys = {node_key(node): node for node in all_nodes(original)}
+    peers = {node_key(node): node for node in all_nodes(compressed)}
     sums: dict[str, Array] = {}
-    for node in compressed.graph.node:
+    for node in all_nodes(compressed):
         found = _inserted_sum(node, keys, peers, finals)
         if found is not None:
             tensor, values, inner = found
