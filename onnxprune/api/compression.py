@@ -148,6 +148,12 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
         work = _workspace(request, prepared, made, folder, progress, stack)
         if request.pipeline is not None:
             return _pipeline(request, prepared, work, report)
+        if work.in_subgraphs:
+            report.notes.append(
+                f"{len(work.in_subgraphs)} groups inside subgraphs keep their widths: their latency cannot be measured "
+                "apart; `onnxprune prune` can narrow them"
+            )
+            progress.decide(report.notes[-1])
         outcome = search(work)
         return _conclude(request, prepared, work, outcome, report)
 

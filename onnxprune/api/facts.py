@@ -38,7 +38,7 @@ WARN_DRIFT = 0.1
 def new_report(prepared: Prepared, target: TargetFacts, seed: int) -> Report:
     """The report of a run that has read its model and done nothing else yet."""
     return Report(
-        model=model_facts(prepared.source, prepared.path, prepared.input_shapes, str(prepared.path)),
+        model=model_facts(prepared.source, prepared.path, prepared.input_shapes, str(prepared.path), prepared.base),
         target=target,
         seed=seed,
         host=host(),
@@ -69,8 +69,18 @@ def fill_result(report: Report, prepared: Prepared, work: Workspace, done: Finis
     return path
 
 
-def model_facts(model: ir.Model, path: Path, inputs: Mapping[str, tuple[int, ...]], shown: str | None) -> ModelFacts:
-    """Size facts of a model file; MACs at these input shapes."""
+def model_facts(
+    model: ir.Model,
+    path: Path,
+    inputs: Mapping[str, tuple[int, ...]],
+    shown: str | None,
+    canonical: ir.Model | None = None,
+) -> ModelFacts:
+    """Size facts of a model file; MACs at these input shapes.
+
+    `canonical`: its canonical form, which is counted where the model has subgraphs: sizes inside of them come from
+    inference alone, which follows no shape arithmetic.
+    """
     digest = hashlib.sha256()
     total = 0
     for part in [path, *sorted(path.parent.glob(f"{path.name}.*.data"))]:
@@ -78,8 +88,10 @@ def model_facts(model: ir.Model, path: Path, inputs: Mapping[str, tuple[int, ...
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
                 total += len(chunk)
-    macs = ir.macs(model, ir.shapes_for(model, inputs))
-    return ModelFacts(shown, digest.hexdigest(), len(model.graph.nodes), ir.parameters(model), macs, total)
+    nodes = list(ir.all_nodes(model))
+    counted = canonical if canonical is not None and any(map(ir.has_subgraph, nodes)) else model
+    macs = ir.macs(counted, ir.shapes_for(counted, inputs))
+    return ModelFacts(shown, digest.hexdigest(), len(nodes), ir.parameters(model), macs, total)
 
 
 def latency_facts(arm: Arm) -> LatencyFacts:

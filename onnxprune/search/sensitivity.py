@@ -34,13 +34,14 @@ class Sensitivity:
 
 def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = None) -> Sensitivity:
     """Prices the loss of every level of every group and of every branch. `saved`: what dropping each branch saves, by
-    name, in any unit; its MACs where nothing better is known.
+    name, in any unit; its MACs where nothing better is known. Groups inside subgraphs get a curve and no levels: no
+    cluster of theirs can be measured alone, nor a probe be swapped in.
     """
     work.progress.stage("ranking units", f"{len(work.graph.groups)} groups")
     curves = build_levels(
         work.base, work.graph, None, work.options.criterion, work.options.seed, statistics=work.statistics
     )
-    groups = [group for group in work.graph.groups if group.name in curves]
+    groups = [group for group in work.graph.groups if group.name in curves and group.name not in work.in_subgraphs]
     most = level_choice.MOST_LEVELS * (2 if len(groups) <= FEW_GROUPS else 1)
     levels = {group.name: level_choice.widths(group, most) for group in groups}
     drops = DropOrder()

@@ -78,6 +78,12 @@ class Workspace:
         self.bias = self.bias or (1.0,) * len(self.benches)
 
     @cached_property
+    def in_subgraphs(self) -> frozenset[str]:
+        """Names of the groups whose weights live in the bodies of If, Loop or Scan."""
+        inside = ir.body_names(self.base)
+        return frozenset(group.name for group in self.graph.groups if group.producers[0][0] in inside)
+
+    @cached_property
     def fitting(self) -> Feeds:
         """The samples that weights are fitted on: what fits into memory, and no more than pays."""
         feeds = bounded(self.base, self.feeds)

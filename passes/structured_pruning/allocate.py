@@ -44,9 +44,9 @@ class MacsModel:
         for group in graph.groups:
             for name in {name for name, _ in group.owner}:
                 touching.setdefault(name, []).append(group)
-        for node in model.graph.nodes:
+        for node, times in ir.repeated_nodes(model, shapes):
             for macs, weight in ir.macs_by_weight(node, shapes):
-                self._add(weight, macs, touching)
+                self._add(weight, times * macs, touching)
         self.total = sum(macs for macs, _ in self._nodes)
 
     def _add(self, weight: ir.Constant | None, macs: int, touching: Mapping[str, list[Group]]) -> None:

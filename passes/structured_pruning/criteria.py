@@ -62,10 +62,13 @@ def evidence(
 ) -> Evidence:
     """On one group of ``model``."""
     names = {name for name, _ in group.owner}
-    weights = {name: np.asarray(t.values) for name, t in ir.initializers(model).items() if name in names}
+    graphs = ir.graphs(model)
+    held = (entry for graph in graphs for entry in ir.initializers(graph).items())
+    weights = {name: np.asarray(tensor.values) for name, tensor in held if name in names}
     scales = {
         node.inputs[1].name: weights[node.inputs[1].name]
-        for node in model.graph.nodes
+        for graph in graphs
+        for node in graph.graph.nodes
         if node.op in ("BatchNormalization", "InstanceNormalization") and node.inputs[1].name in weights
     }
     return Evidence(group, weights, statistics, scales, importance or {}, seed)

@@ -45,7 +45,7 @@ ZOO = [
     "unet_sed/model",
 ]
 UNFUSED = {"dtln_denoise/model_1", "dtln_denoise/model_2", "espcn_superres/model", "fastestdet_coco/model",
-           "magika_v3_3/model", "minilm_l6/model", "silero_vad/model", "skl_mlp_digits/model", "squeezenet11/model",
+           "magika_v3_3/model", "minilm_l6/model", "skl_mlp_digits/model", "squeezenet11/model",
            "unet_sed/model"}  # fmt: skip
 
 
