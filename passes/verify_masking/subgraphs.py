@@ -76,16 +76,22 @@ def inner_shapes(model: onnx.ModelProto, names: set[str]) -> dict[str, tuple[tup
 
     By onnx's inference from inputs and weights alone; what it does not know is taken from the model's own annotations.
     """
-    recorded = _annotations(model)
+    found = {name: described for name, described in _annotations(model).items() if name in names}
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     for graph in all_graphs(bare.graph):
         del graph.value_info[:]
     try:
-        found = recorded | _annotations(onnx.shape_inference.infer_shapes(bare))
+        inferred = _annotations(onnx.shape_inference.infer_shapes(bare))
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        found = recorded
-    return {name: found[name] for name in names if name in found}
+        return found
+    for name in names & inferred.keys():
+        sizes, dtype = inferred[name]
+        recorded = found.get(name, inferred[name])[0]
+        if len(recorded) == len(sizes):
+            sizes = tuple(size or old for size, old in zip(sizes, recorded, strict=True))
+        found[name] = sizes, dtype
+    return found
 
 
 def _annotations(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
