@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 PASSES: dict[str, str] = {
     "inline-functions": "passes.inline_functions:InlineFunctions",
     "inline-constant-if": "passes.inline_constant_if:InlineConstantIf",
+    "sink-initializers": "passes.sink_initializers:SinkInitializers",
     "constant-folding": "passes.constant_folding:ConstantFolding",
     "resolve-shapes": "passes.resolve_shapes:ResolveShapes",
     "eliminate-identities": "passes.eliminate_identities:EliminateIdentities",
@@ -43,8 +44,9 @@ def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     Some run twice: known sizes reveal constant conditions, constant targets reveal no-ops, and no-ops removed reveal
     constants.
     """
-    names = ["inline-functions", "constant-folding", "inline-constant-if", "resolve-shapes", "constant-folding"]
-    names += ["inline-constant-if", "eliminate-identities", "zero-states", "dead-code", "normalize-ops"]
+    names = ["inline-functions", "constant-folding", "inline-constant-if", "sink-initializers", "resolve-shapes"]
+    names += ["constant-folding", "inline-constant-if", "sink-initializers", "eliminate-identities", "zero-states"]
+    names += ["dead-code", "normalize-ops"]
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
     names += ["resolve-shapes", "constant-folding", "eliminate-identities"]

@@ -188,6 +188,9 @@ def _collect(graph: ir.Model, signature: Iterator[tuple[gs.Tensor, str]], tables
     for tensor, reason in (*signature, *_captured(graph)):
         tables.pin_tensor(tensor, reason)
         fixed.add(tensor.name)
+    for tensor, reason in _captured(graph):
+        if _is_matrix(tensor):
+            tables.barred.append((tables.number[tensor.name, 0], reason))
     ir.bodies(graph)
     for node in graph.graph.nodes:
         links = links_of(node, graph.opset(ir.domain(node)))
@@ -229,9 +232,13 @@ def _bar(node: gs.Node, links: OpLinks, tables: Tables) -> None:
     """Remembers a node that nothing is known about, and its weights, to name them among the frozen axes."""
     tables.barriers[links.node] = spoken(links.op, links.barrier)
     for tensor in node.inputs:
-        if isinstance(tensor, gs.Constant) and len(tensor.shape) > 1 and np.dtype(tensor.dtype).kind in "fV":
+        if _is_matrix(tensor):
             number = tables.number[tensor.name, 0]
             tables.barred.append((number, f"{node.op} {links.node}: {links.barrier}"))
+
+
+def _is_matrix(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant) and len(tensor.shape) > 1 and np.dtype(tensor.dtype).kind in "fV"
 
 
 def _freeze(model: ir.Model, pattern: re.Pattern[str], tables: Tables) -> None:

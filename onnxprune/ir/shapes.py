@@ -37,6 +37,7 @@ def infer_shapes(model: Model) -> None:
         for tensor in graph.all_tensors():
             if isinstance(tensor, gs.Variable) and tensor.name in known:
                 _record(tensor, known[tensor.name])
+    graphs(model)  # what bodies capture takes over what was found
 
 
 def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

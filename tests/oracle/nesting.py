@@ -101,7 +101,8 @@ def _placed(
             kept += [] if known else [tensor]
             continue
         values = numpy_helper.to_array(tensor)
-        fresh = numpy_helper.from_array((values * scale).astype(values.dtype) if values.dtype.kind == "f" else values)
+        weight = tensor.name.startswith("w") and values.dtype.kind == "f"  # others are scales of Resize and the like
+        fresh = numpy_helper.from_array((values * scale).astype(values.dtype) if weight else values)
         fresh.name = tensor.name
         if choose.integer(0, 1):
             target.node.append(helper.make_node("Constant", [], [tensor.name], value=fresh))
