@@ -50,6 +50,7 @@ class ZeroStates:
 
     name: ClassVar[str] = "zero-states"
     promise: ClassVar[Promise] = "exact"
+    in_subgraphs: ClassVar[bool] = True
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Visit the recurrent operators; what only they read is left to ``dead-code``."""

@@ -60,6 +60,11 @@ class Examined:
     graph: ChannelGraph
     given: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes the canonical form has, those of subgraphs included."""
+        return sum(1 for _ in ir.all_nodes(self.base))
+
     @cached_property
     def input_shapes(self) -> dict[str, tuple[int, ...]] | None:
         """The input shapes that MACs are counted at: as given, else 1 for an open first axis and for others the size
@@ -78,7 +83,7 @@ class Examined:
 
     def why(self, tensor: str, axis: int) -> list[str]:
         """Why an axis can or cannot be pruned, a step a line. UsageError with names that exist where it does not."""
-        known = ir.tensors(self.base)
+        known = ir.every_tensor(self.base)
         if tensor not in known:
             raise UsageError(self._absent(tensor, list(known)))
         shape = known[tensor].shape

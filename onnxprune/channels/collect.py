@@ -213,9 +213,9 @@ def _signature(model: ir.Model) -> Iterator[tuple[gs.Tensor, str]]:
 
 
 def _border(body: ir.Body, place: str) -> Iterator[tuple[gs.Tensor, str]]:
-    for number, tensor in enumerate(body.graph.inputs):
-        what = f"{tensor.name} is an input of" if number < body.formal else f"{tensor.name} comes from outside of"
-        yield tensor, f"{what} the {place}"
+    """What a subgraph itself takes and gives; what it captures is pinned outside, under the same name."""
+    for tensor in body.graph.inputs[: body.formal]:
+        yield tensor, f"{tensor.name} is an input of the {place}"
     for tensor in body.graph.outputs:
         yield tensor, f"{tensor.name} is an output of the {place}"
 

@@ -69,15 +69,16 @@ def shares(tables: Tables, solution: Solution, groups: Sequence[Group], model: i
     """The shares of an analysed model. shapes: concrete ones of its tensors (`ir.shapes_for`)."""
     ledger = _Ledger(tables, solution, causes(tables, solution, groups))
     weights = ir.weight_shapes(model)
-    nodes = {id(node): (node, count) for node in model.graph.nodes if (count := ir.node_macs(node, shapes))}
-    macs, params = sum(count for _, count in nodes.values()), sum(map(math.prod, weights.values()))
-    tensors = ir.tensors(model)
+    repeated = ir.repeated_nodes(model, shapes)
+    nodes = [_Counted(node, count, times) for node, times in repeated if (count := ir.node_macs(node, shapes))]
+    macs, params = sum(each.macs * each.times for each in nodes), sum(map(math.prod, weights.values()))
+    tensors = ir.every_tensor(model)
     for name, shape in weights.items():
         ledger.weigh_weight(tensors[name], math.prod(shape) / max(params, 1))
     smaller = _Smaller(shapes, ledger.left)
-    for node, count in nodes.values():
-        ledger.weigh_node(node, count / max(macs, 1), ir.node_macs(node, smaller) / count)
-    by_group = _Alone(weights, nodes.values(), shapes)
+    for node, count, times in nodes:
+        ledger.weigh_node(node, count * times / max(macs, 1), ir.node_macs(node, smaller) / count)
+    by_group = _Alone(weights, nodes, shapes)
     least, kept = ledger.result()
     rest = [1 - least[which] - sum(each.share[which] for each in kept) for which in (0, 1)]
     return Shares(
@@ -88,6 +89,14 @@ def shares(tables: Tables, solution: Solution, groups: Sequence[Group], model: i
         least=least,
         kept=kept,
     )
+
+
+class _Counted(NamedTuple):
+    """A node, its multiply-accumulates (more than 0), and how often it counts."""
+
+    node: gs.Node
+    macs: int
+    times: int
 
 
 @dataclass
@@ -222,19 +231,19 @@ class _Smaller(Mapping[str, Sequence[int]]):
 class _Alone:
     """What each group saves when only it goes down to its least: from the weights and nodes that it touches."""
 
-    def __init__(self, weights: Shapes, nodes: Iterable[tuple[gs.Node, int]], shapes: Shapes) -> None:
+    def __init__(self, weights: Shapes, nodes: Iterable[_Counted], shapes: Shapes) -> None:
         self._weights, self._shapes = weights, shapes
-        self._readers: dict[str, list[tuple[gs.Node, int]]] = defaultdict(list)
-        for node, count in nodes:
-            for name in {tensor.name for tensor in (*node.inputs, *node.outputs)}:
-                self._readers[name].append((node, count))
+        self._readers: dict[str, list[_Counted]] = defaultdict(list)
+        for each in nodes:
+            for name in {tensor.name for tensor in (*each.node.inputs, *each.node.outputs)}:
+                self._readers[name].append(each)
 
     def share(self, group: Group, macs: int, params: int) -> Share:
         gone = group.owner.leaving(group.min_keep)
         names = dict.fromkeys(name for name, _ in gone)
         smaller = _Smaller(self._shapes, lambda key, size: size - gone.get(key, 0))
-        touched = {id(node): (node, count) for name in names for node, count in self._readers.get(name, ())}
-        saved = sum(count - ir.node_macs(node, smaller) for node, count in touched.values())
+        touched = {id(each.node): each for name in names for each in self._readers.get(name, ())}
+        saved = sum(times * (count - ir.node_macs(node, smaller)) for node, count, times in touched.values())
         less = _Smaller(self._weights, lambda key, size: size - gone.get(key, 0))
         lost = sum(math.prod(self._weights[name]) - math.prod(less[name]) for name in names if name in self._weights)
         return Share(saved / max(macs, 1), lost / max(params, 1))

@@ -43,7 +43,7 @@ def _groups(found: Examined, nothing: str | None) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "view": "groups",
         "model": {
-            "nodes": len(found.base.graph.nodes),
+            "nodes": found.nodes,
             "params": shares.params,
             "macs": shares.macs,
             "input_shapes": None if inputs is None else {name: list(shape) for name, shape in inputs.items()},

@@ -1,6 +1,6 @@
 """The model in memory: import and export that lose nothing, queries, shapes, text form. See docs/ir.md."""
 
-from onnxprune.ir.bodies import all_nodes, bodies, body_names, graphs, reserve_names
+from onnxprune.ir.bodies import all_nodes, bodies, body_names, every_tensor, graphs, reserve_names
 from onnxprune.ir.exporter import to_proto
 from onnxprune.ir.files import load
 from onnxprune.ir.importer import from_proto
@@ -45,6 +45,7 @@ __all__ = [
     "constant",
     "consumers",
     "domain",
+    "every_tensor",
     "feed_inputs",
     "freeze_initializers",
     "from_proto",

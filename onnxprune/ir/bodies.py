@@ -53,6 +53,11 @@ def all_nodes(model: Model) -> Iterator[gs.Node]:
         yield from graph.graph.nodes
 
 
+def every_tensor(model: Model) -> dict[str, gs.Tensor]:
+    """The tensors of the model and of all its opened subgraphs; a captured one is that of the outer graph."""
+    return {tensor.name: tensor for graph in reversed(graphs(model)) for tensor in graph.all_tensors()}
+
+
 def body_names(model: Model) -> set[str]:
     """Names of the tensors that are defined inside opened subgraphs."""
     return {name for body in graphs(model)[1:] if isinstance(body, Body) for name in captures.defined(body)}

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import sandbox
 from onnxprune.errors import ModelError
 from onnxprune.ir import extra_shapes, light, trial, types
-from onnxprune.ir.bodies import graphs
+from onnxprune.ir.bodies import every_tensor, graphs
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
 from onnxprune.ir.query import feed_inputs, has_subgraph
@@ -54,7 +54,7 @@ def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, t
     _set_inputs(fixed, inputs)
     clear_shapes(fixed)
     infer_shapes(fixed)
-    found = {tensor.name: tensor for graph in reversed(graphs(fixed)) for tensor in graph.all_tensors()}
+    found = every_tensor(fixed)
     shapes = {name: tuple(int(dim) for dim in tensor.shape) for name, tensor in found.items() if is_static(tensor)}
     outer = fixed.all_tensors()
     unknown = [tensor.name for tensor in outer if tensor.name not in shapes and _is_tensor(tensor)]

@@ -32,7 +32,7 @@ def prune(model: ir.Model, graph: channels.ChannelGraph, keep: Mapping[str, npt.
 def delete(model: ir.Model, removed: Mapping[AxisKey, Ints]) -> None:
     """Deletes these indices (sorted, by tensor and axis) from initializers and activations alike."""
     graphs = ir.graphs(model)
-    tensors = {name: tensor for graph in reversed(graphs) for name, tensor in ir.tensors(graph).items()}
+    tensors = ir.every_tensor(model)
     for name, axis in removed:
         if name not in tensors or tensors[name].shape is None or axis >= len(tensors[name].shape):
             raise ModelError(f"{name}:{axis} is not in the model: prune the model that was analysed")

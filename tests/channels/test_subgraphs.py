@@ -55,7 +55,7 @@ def test_weights_of_a_branch_are_free_and_its_border_is_pinned(rng: np.random.Ge
 
 def test_why_crosses_the_border(rng: np.random.Generator) -> None:
     graph = channels.analyze(_model(IF, rng, **IF_WEIGHTS))
-    assert graph.explain("A", 1) == ["A:1: 6 of 6 in group A:1 (neuron, 6 units)"]
+    assert graph.explain("A", 1)[0] == "A:1: 6 of 6 in group A:1 (neuron, 6 units)"
     assert graph.explain("A", 0) == [
         "A:0: 5 of 5 frozen",
         "A:0",
