@@ -14,8 +14,11 @@ from onnxprune.channels.rules.alike import pass_through
 
 @op_rule("TensorScatter", since=24)
 def tensor_scatter(node: gs.Node, opset: int) -> Iterator[Link]:
-    """Writes an update into a cache at positions of the sequence `axis`, which stays."""
+    """Writes an update into a cache at positions of the sequence `axis`, which stays; each sample has its position."""
     past, update, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    places = present(node, 2)
+    if places is not None:
+        yield from pass_through(past, places, (0,))
     others = [axis for axis in range(rank(past)) if axis != axis_of(node, past, -2)]
     yield from pass_through(past, y, others)
     yield from pass_through(update, y, others)
