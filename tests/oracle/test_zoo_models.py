@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from proving import prove, random_keep
+from zoo_models import calls_of, canonical_model
 
-from onnxprune import channels, ir
-from onnxprune.pipeline import PassContext, PassManager
-from onnxprune.stats import Feeds
-from passes import canonical
+from onnxprune import channels
 
 # Groups that must be found at least. None in silero (all of it inside If) and in dtln's recurrent models.
 FAST = {
@@ -44,30 +40,10 @@ LONG = {
 }
 
 
-def _feeds(zoo: Path, name: str, model: ir.Model) -> list[dict[str, np.ndarray]]:
-    """Two samples of the model's own calibration data; drawn ones where reading it needs more than numpy."""
-    spec = importlib.util.spec_from_file_location("zoo", zoo / "zoo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(zoo))
-    try:
-        spec.loader.exec_module(module)
-        arrays = module.feeds(name, 2)
-    except (ImportError, SystemExit):  # no reader of images, or no feeds of its own
-        return list(Feeds.synthetic(model, 2, 0).calls())
-    finally:
-        sys.path.remove(str(zoo))
-    return list(Feeds.from_arrays(arrays, model).calls())
-
-
 def prove_model(zoo: Path, name: str, granularity: str = "head", seed: int = 0) -> int:
     """Canonicalises, prunes and proves; returns how many groups were pruned."""
-    loaded = ir.load(zoo / f"{name}.onnx")
-    ir.freeze_initializers(loaded)
-    model, _ = PassManager().run(loaded, canonical(), PassContext(verify="none"))
-    ir.infer_shapes(model)
-    calls = _feeds(zoo, name.split("/")[0], model)
+    model = canonical_model(zoo / f"{name}.onnx")
+    calls = calls_of(zoo, name.split("/")[0], model)
     graph = channels.analyze(model, granularity=granularity)
     rng = np.random.default_rng(seed)
     keep = {g.name: mask for g in graph.groups if (mask := random_keep(g, rng, 0.3)) is not None}
