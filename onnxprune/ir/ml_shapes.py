@@ -23,7 +23,8 @@ def _as_float(node: gs.Node, inputs: Sequence[TensorType | None]) -> list[Tensor
     return [None if x is None else TensorType(_FLOAT, x.shape)]
 
 
-def _alike(node: gs.Node, inputs: Sequence[TensorType | None]) -> list[TensorType | None]:
+def alike(node: gs.Node, inputs: Sequence[TensorType | None]) -> list[TensorType | None]:
+    """The type of the first input."""
     return [inputs[0]]
 
 
@@ -64,7 +65,7 @@ def _rows(x: TensorType) -> Dim:
 
 ML_SHAPES: dict[tuple[str, str], ShapeFunction] = {
     ("ai.onnx.ml", "FeatureVectorizer"): _feature_vectorizer,
-    ("ai.onnx.ml", "Imputer"): _alike,
+    ("ai.onnx.ml", "Imputer"): alike,
     ("ai.onnx.ml", "LinearRegressor"): _regressor("targets"),
     ("ai.onnx.ml", "Normalizer"): _as_float,
     ("ai.onnx.ml", "SVMRegressor"): _regressor(None),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from graph_builder import Builder, Value
+from indexing_steps import counted, group_normalization, indexed, sampled
 
 Step = Callable[[Builder, Value], Value]
 WIDTHS = (4, 6, 8, 12)
@@ -324,7 +325,7 @@ STEPS: tuple[Step, ...] = (
     conv, conv, conv, depthwise, conv_transpose, shared_conv, batch_norm, activation, activation, prelu, clip,
     constant_operand, pool, residual, residual, concat, split, split_swap, channel_slice, channel_gather, channel_pad,
     shuffle, gate, dense_gate, depth_to_space, space_to_depth, upsample, channel_reduction, channel_softmax,
-    instance_norm, group_norm, channels_last, where, compare, barrier,
+    instance_norm, group_norm, channels_last, where, compare, group_normalization, counted, indexed, sampled, barrier,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from onnxprune.channels.cut import Cut
 from onnxprune.channels.facts import integer, is_weight, present, ref, static
 from onnxprune.channels.links import Barrier, Contract, Link, Produce, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
+from onnxprune.channels.rules.alike import pass_through
 
 
 @op_rule("Conv")
@@ -39,6 +40,24 @@ def convolve(node: gs.Node, x: gs.Tensor, w: gs.Tensor, bias: gs.Tensor | None) 
         if group > 1:
             yield Tie(ref(w, 0), ref(w, 0), np.arange(outputs) % (outputs // group))
     yield from _batch_and_bias(x, bias, y)
+
+
+@op_rule("DeformConv", since=19)
+def deform_conv(node: gs.Node, opset: int) -> Iterator[Link]:
+    """A convolution whose channels share offsets in `offset_group` runs: the same place leaves every run.
+
+    Offsets and masks are per kernel position, and stay.
+    """
+    x, w, offset = node.inputs[:3]
+    runs, channels = integer(node, "offset_group", 1), static(x, 1)
+    if runs < 1 or channels % runs:
+        raise Barrier(f"{channels} channels do not make {runs} runs of offsets")
+    yield from convolve(node, x, w, present(node, 3))
+    if runs > 1:
+        yield Tie(ref(x, 1), ref(x, 1), np.arange(channels) % (channels // runs))
+    for given in (offset, present(node, 4)):
+        if given is not None:
+            yield from pass_through(x, given, (0,))
 
 
 @op_rule("ConvTranspose")
@@ -74,7 +93,7 @@ def _batch_and_bias(x: gs.Tensor, bias: gs.Tensor | None, y: gs.Tensor) -> Itera
         yield Tie(ref(y, 1), ref(bias, 0))
 
 
-@resize_hook("Conv")
+@resize_hook("Conv", "DeformConv")
 def resize_conv(node: gs.Node, opset: int, cut: Cut) -> None:
     resize_groups(node, node.inputs[0], node.inputs[1], cut)
 

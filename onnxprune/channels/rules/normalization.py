@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxprune.channels.facts import axis_of, integer, output, present, rank, ref, size
+from onnxprune.channels.cut import Cut
+from onnxprune.channels.facts import (
+    attribute_ints,
+    axis_of,
+    from_front,
+    integer,
+    output,
+    present,
+    rank,
+    ref,
+    size,
+    static,
+)
 from onnxprune.channels.links import Barrier, Inexact, Link, Pin, Tie
-from onnxprune.channels.registry import op_rule
+from onnxprune.channels.registry import op_rule, resize_hook
 from onnxprune.channels.rules.alike import broadcast, pass_through
 
 
@@ -60,6 +73,47 @@ def layer_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
 def rms_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
     """LayerNormalization without a mean, and without a bias."""
     yield from layer_normalization(node, opset)
+
+
+@op_rule("GroupNormalization", since=18)
+def group_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Whole groups leave, so that the statistics of the others stay; of a single group single channels leave.
+
+    Scale and bias are per group before opset 21, per channel since. Statistics run over the spatial axes too.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    groups, channels = integer(node, "num_groups", 0), static(x, 1)
+    if groups < 1 or channels % groups:
+        raise Barrier(f"{channels} channels do not make {groups} groups")
+    group = np.arange(channels) // (channels // groups)
+    yield from pass_through(x, y, (0, 1))
+    if groups == 1:
+        yield Inexact(ref(x, 1))
+    else:
+        yield Tie(ref(x, 1), ref(x, 1), group * (channels // groups))
+    for parameter in node.inputs[1:]:
+        if opset >= 21:
+            yield Tie(ref(x, 1), ref(parameter, 0))
+        elif groups > 1:
+            yield Tie(ref(parameter, 0), ref(x, 1), group)
+
+
+@resize_hook("GroupNormalization")
+def resize_group_normalization(node: gs.Node, opset: int, cut: Cut) -> None:
+    x, groups = node.inputs[0], integer(node, "num_groups", 1)
+    if groups > 1:
+        node.attrs["num_groups"] = groups - len(cut.gone(x, 1)) // (x.shape[1] // groups)
+
+
+@op_rule("MeanVarianceNormalization")
+def mean_variance_normalization(node: gs.Node, opset: int) -> Iterator[Link]:
+    """Statistics over `axes`, by default all but the channels."""
+    x = node.inputs[0]
+    yield from pass_through(x, node.outputs[0])
+    axes = attribute_ints(node, "axes")
+    for axis in [0, 2, 3] if axes is None else axes:
+        if size(x, from_front(axis, rank(x))) is not None:
+            yield Inexact(ref(x, axis))
 
 
 @op_rule("LRN")

@@ -39,7 +39,7 @@ def reduce(node: gs.Node, opset: int) -> Iterator[Link]:
 
 
 @op_rule("LpNormalization")
-@op_rule("Softmax", "LogSoftmax", since=13)
+@op_rule("Hardmax", "LogSoftmax", "Softmax", since=13)
 def over_one_axis(node: gs.Node, opset: int) -> Iterator[Link]:
     x = node.inputs[0]
     axis = axis_of(node, x, -1)
@@ -50,7 +50,7 @@ def over_one_axis(node: gs.Node, opset: int) -> Iterator[Link]:
         yield Inexact(ref(x, axis))
 
 
-@op_rule("Softmax", "LogSoftmax", until=12)
+@op_rule("Hardmax", "LogSoftmax", "Softmax", until=12)
 def softmax_flat(node: gs.Node, opset: int) -> Iterator[Link]:
     """Before opset 13 all axes from `axis` on are normalised as one."""
     x = node.inputs[0]
