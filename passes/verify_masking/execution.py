@@ -116,7 +116,10 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
 
 
 def run_float64(model: onnx.ModelProto, calls: Iterable[Call]) -> list[dict[str, Array]]:
-    """Outputs in float64 by onnx's reference evaluator: slow, for small models; decides what rounding leaves open."""
+    """Outputs in float64 by onnx's reference evaluator: slow, for small models; decides what rounding leaves open.
+
+    Raises ModelError where the evaluator lacks an operator, or a form of it.
+    """
     from onnx.reference import ReferenceEvaluator
 
     names = [t.name for t in model.graph.output]
@@ -124,9 +127,16 @@ def run_float64(model: onnx.ModelProto, calls: Iterable[Call]) -> list[dict[str,
     results = []
     for call in calls:
         feed = {n: a.astype(np.float64) if a.dtype in (np.float32, np.float16) else a for n, a in call.items()}
-        with np.errstate(all="ignore"):
-            results.append(dict(zip(names, map(np.asarray, evaluator.run(None, feed)), strict=True)))
+        try:
+            with np.errstate(all="ignore"):
+                values = evaluator.run(None, feed)
+        except _EVALUATOR_ERRORS as error:
+            raise ModelError(f"onnx's reference evaluator cannot run the model: {error}") from error
+        results.append(dict(zip(names, map(np.asarray, values), strict=True)))
     return results
+
+
+_EVALUATOR_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def evaluable(model: onnx.ModelProto) -> bool:
