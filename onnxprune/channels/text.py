@@ -39,7 +39,7 @@ def render(op: OpLinks) -> str:
     inputs = ", ".join(letters.operand(o) for o in op.inputs)
     outputs = ", ".join(letters.operand(o) for o in op.outputs)
     notes = letters.notes()
-    return f"{inputs} -> {outputs}" + ("  " + " ".join(notes) if notes else "")
+    return f"{inputs} -> {outputs}".lstrip() + ("  " + " ".join(notes) if notes else "")
 
 
 class _Letters:
