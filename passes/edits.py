@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,24 @@ class Editor:
         self.captured = ir.captured(model)
         self.fixed = self.outputs | self.captured
         self._overridable = {tensor.name for tensor in model.graph.inputs}
-        self._names = {tensor.name for tensor in model.all_tensors()} | self.captured
-        self._inner = set(inner_names(model.graph.nodes))
         if isinstance(model, ir.Body):  # names are unique over all graphs, so new ones are shared with the others
-            model.taken |= self._names
+            model.taken |= self._own_names()
             self._names = model.taken
         self._before: dict[int, list[Node]] = {}
         self._after: dict[int, list[Node]] = {}
         self._dead: set[int] = set()
+
+    def _own_names(self) -> set[str]:
+        return {tensor.name for tensor in self.model.all_tensors()} | self.captured
+
+    @cached_property
+    def _names(self) -> set[str]:
+        """The names that are taken, gathered when the first new one is asked for: most passes ask for none."""
+        return self._own_names()
+
+    @cached_property
+    def _inner(self) -> set[str]:
+        return set(inner_names(self.model.graph.nodes))
 
     def constant(self, tensor: gs.Tensor) -> np.ndarray[Any, Any] | None:
         """Return the values of ``tensor`` when no caller can override them, else None."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
@@ -120,8 +119,7 @@ class _Ledger:
         """Of an axis, by number."""
         strand = int(self.solution.strand[axis])
         if strand not in self._parts:
-            codes, counts = np.unique(self.causes.code[self.solution.labels(strand)], return_counts=True)
-            self._parts[strand] = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+            self._parts[strand] = Counter(self.causes.code[self.solution.labels(strand)].tolist())
         return self._parts[strand]
 
     def left(self, key: AxisKey, size: int) -> int:

@@ -1,14 +1,20 @@
-"""Large graphs are analysed in seconds: nothing loops over elements, nothing recurses over nodes."""
+"""Large graphs are analysed in seconds: nothing loops over elements, nothing recurses over nodes, time is linear."""
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import channels, ir
+from onnxprune.api.analysis import examine
 from passes.structured_pruning.apply import prune
 
 SECONDS = 10.0
@@ -38,19 +44,23 @@ def _analyzed(model: ir.Model) -> channels.ChannelGraph:
     return graph
 
 
-def test_chain_of_ten_thousand_nodes() -> None:
-    """Residual blocks of MatMul, Relu, MatMul, Add."""
+def _chain(blocks: int) -> ir.Model:
+    """Residual blocks of MatMul, Relu, MatMul, Add: four nodes each."""
     nodes, weights, last = [], [], "x"
-    for k in range(2500):
+    for k in range(blocks):
         weights += [_weight(f"a{k}", 8, 8), _weight(f"b{k}", 8, 8)]
         nodes += [
             helper.make_node("MatMul", [last, f"a{k}"], [f"h{k}"]),
             helper.make_node("Relu", [f"h{k}"], [f"r{k}"]),
             helper.make_node("MatMul", [f"r{k}", f"b{k}"], [f"m{k}"]),
-            helper.make_node("Add", [last, f"m{k}"], [f"s{k}" if k < 2499 else "y"]),
+            helper.make_node("Add", [last, f"m{k}"], [f"s{k}" if k < blocks - 1 else "y"]),
         ]
         last = f"s{k}"
-    model = _model(nodes, weights, "N", 8)
+    return _model(nodes, weights, "N", 8)
+
+
+def test_chain_of_ten_thousand_nodes() -> None:
+    model = _chain(2500)
     graph = _analyzed(model)
     assert len(graph.groups) == 2500
     start = time.perf_counter()
@@ -104,3 +114,39 @@ def test_attention_of_8192() -> None:
         last = f"y{k}"
     graph = _analyzed(_model(nodes, weights, "N", "T", width))
     assert [group.width for group in graph.groups if group.kind == "head"] == [64] * 4
+
+
+CPU_SECONDS = 2.0  # of the whole command on 2,000 nodes; the wall time must be at most that
+SLOWER = 4  # how much slower than the machine that this was set on one that runs the tests may be
+
+
+def test_the_command_on_two_thousand_nodes(tmp_path: Path) -> None:
+    """In CPU seconds, which other work on the machine hardly changes."""
+    ir.save(_chain(500), tmp_path / "chain.onnx")
+    before = _children_seconds()
+    command = [sys.executable, "-P", "-m", "onnxprune", "analyze", "chain.onnx", "--format", "json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(channels.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    seconds = _children_seconds() - before
+    assert seconds < SLOWER * CPU_SECONDS, f"onnxprune analyze took {seconds:.1f} CPU seconds"
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_time_is_linear_in_nodes() -> None:
+    """Reading, canonical form, groups, shares and reasons of four times the nodes: at most six times the time."""
+    times = []
+    for blocks in (250, 1000):
+        proto = ir.to_proto(_chain(blocks))
+        seconds = []
+        for _ in range(3):
+            start = time.process_time()
+            found = examine(proto)
+            assert len(found.graph.groups) == len(found.shares.groups) == blocks
+            assert len(found.graph.frozen) == blocks
+            seconds.append(time.process_time() - start)
+        times.append(min(seconds))
+    assert times[1] < 6 * times[0], times
