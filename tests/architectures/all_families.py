@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import families_attention
 import families_classic
 import families_decoders
 import families_detection
@@ -9,9 +10,11 @@ import families_encoders
 import families_maps
 import families_mobile
 import families_modern
+import families_recurrent
 import families_residual
 import families_seq2seq
 import families_signals
+import families_streams
 import families_vision_transformers
 from family import Family
 
@@ -26,5 +29,8 @@ FAMILIES: tuple[Family, ...] = (
     *families_encoders.FAMILIES,
     *families_decoders.FAMILIES,
     *families_seq2seq.FAMILIES,
+    *families_attention.FAMILIES,
+    *families_recurrent.FAMILIES,
+    *families_streams.FAMILIES,
     *families_vision_transformers.FAMILIES,
 )

@@ -90,6 +90,7 @@ def export(family: Family, exporter: Exporter) -> tuple[onnx.ModelProto, dict[st
 
 def _torchscript(family: Family, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
     buffer = io.BytesIO()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention at inference has no ONNX form
     torch.onnx.export(
         module,
         tuple(inputs.values()),
