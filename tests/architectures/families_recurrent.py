@@ -1,11 +1,12 @@
-"""Taggers: embeddings, a recurrent layer, and a label for every token."""
+"""Networks with recurrent layers: taggers, attention between two, classifiers of the last state, text lines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from family import Family
+from family import Family, images
 from torch import nn
 
 
@@ -40,6 +41,38 @@ class Attentive(nn.Module):
         return self.label(torch.tanh(self.mix(torch.cat([weights @ memory, queries], -1))))
 
 
+class LastState(nn.Module):
+    """A classifier on the last states of both directions."""
+
+    def __init__(self, cell: str) -> None:
+        super().__init__()
+        self.project = nn.Linear(6, 12)
+        self.body = getattr(nn, cell)(12, 16, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        _, state = self.body(torch.tanh(self.project(x)))
+        hidden = state[0] if isinstance(state, tuple) else state
+        return self.head(torch.cat([hidden[0], hidden[1]], -1))
+
+
+class CRNN(nn.Module):
+    """arXiv 1507.05717: convolutions make a sequence of columns, two BiLSTM layers read it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d((4, 1)),
+        )  # fmt: skip
+        self.body = nn.LSTM(12, 10, 2, bidirectional=True)
+        self.head = nn.Linear(20, 11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.body(self.columns(x).squeeze(2).permute(2, 0, 1))
+        return self.head(y).log_softmax(-1)
+
+
 def tagger(kind: type[nn.RNNBase], layers: int = 1, both: bool = False) -> Callable[[], nn.Module]:
     return lambda: Tagger(kind, layers, both)
 
@@ -55,4 +88,7 @@ FAMILIES = (
     Family("BiLSTM tagger", tagger(nn.LSTM, 2, True), ids("tokens"), ("tokens",)),
     Family("Elman tagger", tagger(nn.RNN), ids("tokens"), ("tokens",)),
     Family("LSTM with attention", Attentive, ids("source", "target"), ("source", "target")),
+    Family("LSTM classifier", partial(LastState, "LSTM"), images(2, 7, 6), ("x",)),
+    Family("GRU classifier", partial(LastState, "GRU"), images(2, 7, 6), ("x",)),
+    Family("CRNN", CRNN, images(1, 1, 8, 16)),
 )
