@@ -114,11 +114,15 @@ def _ranked(scores: Array) -> Curve:
 
 
 def _producing(found: Evidence) -> Iterator[tuple[Array, Array]]:
-    """For every producing weight axis: the rows (elements, rest) and the unit of each."""
-    for name, axis in found.group.producers:
-        if name in found.weights:
-            weight = found.weights[name]
-            yield np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1), found.group.owner[(name, axis)]
+    """For every producing weight axis: the rows (elements, rest) and the unit of each.
+
+    Codes of a quantized weight say little without their scales: where those are producers too, they speak alone.
+    """
+    held = [key for key in found.group.producers if key[0] in found.weights]
+    real = [key for key in held if found.weights[key[0]].dtype.kind not in "iub"]
+    for name, axis in real or held:
+        weight = found.weights[name]
+        yield np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1), found.group.owner[(name, axis)]
 
 
 def _sum_by_unit(values: Array, owner: Array, width: int) -> Array:

@@ -222,3 +222,24 @@ def test_budgets_that_make_no_sense_or_cannot_be_reached_are_usage_errors():
     with pytest.raises(UsageError, match="the least it can reach"):
         widths_for_macs(model, graph, curves, 0.001, shapes)
     assert widths_for_macs(model, graph, curves, 1.0, shapes) == {group.name: group.width for group in graph.groups}
+
+
+def test_scales_speak_for_codes():
+    """The units of a weight of four bits are ranked by its scales: codes are large where zero points are."""
+    codes = np.full((32, 2, 8), 0x88, np.uint8)
+    codes[16:] = 0xFF
+    scales = np.repeat(np.float32([1.0, 0.01]), 16)[:, None].repeat(2, axis=1)
+    weights = {"b": codes, "s": scales, "c": codes[:4, :2], "t": scales[:4]}
+    body = """
+      h = com.microsoft.MatMulNBits <K = 32, N = 32, bits = 4, block_size = 16> (x, b, s)
+      y = com.microsoft.MatMulNBits <K = 32, N = 4, bits = 4, block_size = 16> (h, c, t)
+    """
+    header = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
+    proto = onnx.parser.parse_model(f"{header}\nnet (float[n, 32] x) => (float[n, 4] y) {{{body}}}")
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    model = ir.from_proto(proto)
+    ir.infer_shapes(model)
+    graph = channels.analyze(model)
+    for name in ("obs", "magnitude-l1", "magnitude-l2", "wanda"):
+        levels = build_levels(model, graph, None, name)
+        assert levels["b:0"].order[0] == 1, name

@@ -53,6 +53,8 @@ def _parameters(node: gs.Node) -> Iterator[Link]:
         if ir.constant(parameter) is None or rank(parameter) != 2:
             raise Barrier(f"{parameter.name} is computed, or not by rows of the weight")
         yield Tie(ref(b, 0), ref(parameter, 0))
+        if parameter is node.inputs[2]:
+            yield Produce(ref(parameter, 0), "neuron")
         yield (
             Tie(ref(parameter, 1), ref(parameter, 1)) if _packed(node, parameter) else Tie(ref(b, 1), ref(parameter, 1))
         )
