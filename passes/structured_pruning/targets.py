@@ -99,13 +99,10 @@ class _Planner:
         return latest
 
     def plans(self) -> Iterator[Plan]:
-        uses: dict[str, int] = {}
-        for product in self._products.values():
-            uses[product.weight] = uses.get(product.weight, 0) + 1
         wave, first = 0, 0
         for key, rank in self._rank.items():
             product = self._products[key]
-            if uses[product.weight] > 1:
+            if self._is_shared(product.weight):
                 continue
             links, terminal = self._follow(product, rank)
             dense, low, high = self._goal(terminal)
@@ -115,6 +112,10 @@ class _Planner:
             if max(self._latest.get(name, -1) for name in needs) >= first:
                 wave, first = wave + 1, rank
             yield Plan(product, links, terminal, dense, low, high, is_divided(self._tensors[terminal]), rank, wave)
+
+    def _is_shared(self, weight: str) -> bool:
+        """Whether something else reads the weight too: another product, an embedding that is tied to it, a subgraph."""
+        return len(self._tensors[weight].outputs) > 1 or weight in self._outputs
 
     def _untouched(self, product: Product, links: tuple[Link, ...], terminal: str, dense: str) -> bool:
         """Whether the target is met as things are: nothing upstream has changed, and the dense tensor is the

@@ -280,6 +280,22 @@ def test_a_weight_that_two_nodes_share_is_left_alone():
     assert report.fits == () and ir.initializers(small)["w2"].values is sliced
 
 
+def test_a_weight_that_is_an_embedding_too_is_left_alone():
+    """The output's weight is the table of the embeddings: a fit to the logits would change those."""
+    weights = {"t": rand(9, 8), "w": rand(8, 8)}
+    body = "e = Gather(t, ids)\nh = MatMul(e, w)\ny = Gemm <transB = 1> (h, t)"
+    model = parse(body, weights, "(int64[n] ids) => (float[n, 9] y)")
+    graph = channels.analyze(model)
+    keep = {graph.groups[0].name: np.arange(8) > 2}
+    small = model.copy()
+    prune(small, graph, keep)
+    sliced = ir.initializers(small)["t"].values.copy()
+    data = Feeds.from_arrays({"ids": RNG.integers(0, 9, 200)}, model)
+    report = compensate(model, small, graph.removals(keep), data, options=EXACT)
+    assert [fit.node for fit in report.fits] == ["h"]
+    np.testing.assert_array_equal(ir.initializers(small)["t"].values, sliced)
+
+
 def test_rows_beyond_the_memory_limit_go_to_disk_and_come_back_equal():
     model = mlp()
     data = feeds(model, 100, 6)
