@@ -10,8 +10,8 @@ from onnx import helper, numpy_helper
 
 from onnxprune import channels, ir
 from onnxprune.errors import UsageError
-from onnxprune.stats import Feeds, collect
-from passes.structured_pruning import CRITERIA, build_levels, keep_mask, widths_for_macs
+from onnxprune.stats import Feeds, collect, model_drift
+from passes.structured_pruning import CRITERIA, build_levels, compensate, keep_mask, widths_for_macs
 from passes.structured_pruning.allocate import MacsModel
 from passes.structured_pruning.apply import prune
 from passes.structured_pruning.obs import Curve
@@ -168,30 +168,55 @@ def test_widths_meet_the_budget_as_counted_on_the_pruned_model(budget):
     assert costs.macs(removed) / costs.total == pytest.approx(ratio)
 
 
+def recurrent_net():
+    """Two recurrent layers, the first of which only the second reads, and a product behind them."""
+    shapes = {"w1": (1, 32, 6), "r1": (1, 32, 8), "b1": (1, 64), "w2": (1, 24, 8), "r2": (1, 24, 8), "v": (8, 3)}
+    weights = [numpy_helper.from_array(rand(*shape), name) for name, shape in shapes.items()]
+    nodes = [
+        helper.make_node("LSTM", ["x", "w1", "r1", "b1"], ["a"], hidden_size=8),
+        helper.make_node("Squeeze", ["a", "one"], ["s"]),
+        helper.make_node("GRU", ["s", "w2", "r2"], ["b"], hidden_size=8),
+        helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    weights.append(numpy_helper.from_array(np.array([1]), "one"))
+    infos = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [5, "n", 6]), ("y", [5, 1, "n", 3]))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], weights)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    ir.infer_shapes(model)
+    return model
+
+
 def test_recurrent_macs_are_those_of_the_pruned_model():
     """Hidden units leave rows of W and R and columns of R: the first part falls in proportion, the second squared."""
-    rng = np.random.default_rng(0)
-    shapes = {"w": (1, 32, 6), "r": (1, 32, 8), "v": (8, 3)}
-    weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
-    nodes = [
-        helper.make_node("LSTM", ["x", "w", "r"], ["h"], hidden_size=8),
-        helper.make_node("MatMul", ["h", "v"], ["y"]),
-    ]
-    infos = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [5, 2, 6]), ("y", [5, 1, 2, 3]))]
-    proto = helper.make_model(
-        helper.make_graph(nodes, "g", infos[:1], infos[1:], weights),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    model = ir.from_proto(proto)
-    ir.infer_shapes(model)
+    model = recurrent_net()
     graph = channels.analyze(model)
-    (group,) = graph.groups
-    costs = MacsModel(model, graph, ir.shapes_for(model, {}))
-    assert costs.total == 10 * (32 * 6 + 32 * 8 + 24)
+    shape = {"x": (5, 2, 6)}
+    costs = MacsModel(model, graph, ir.shapes_for(model, shape))
+    assert costs.total == 10 * (32 * 6 + 32 * 8 + 24 * 8 + 24 * 8 + 24)
+    for group in graph.groups:
+        small = model.copy()
+        prune(small, graph, {group.name: np.arange(8) >= 3})
+        assert costs.macs({group.name: np.arange(3)}) == ir.macs(small, ir.shapes_for(small, shape))
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_criteria_rank_hidden_units(name):
+    """Where nothing but a recurrent layer reads the units there are no statistics of it, and weights decide."""
+    model = recurrent_net()
+    graph = channels.analyze(model)
+    assert [group.kind for group in graph.groups] == ["hidden", "hidden"]
+    data = Feeds.from_arrays({"x": rand(5, 4, 6)}, model)
+    curves = build_levels(model, graph, data, name, threads=1)
+    for group in graph.groups:
+        assert sorted(curves[group.name].order) == list(range(8))
+        assert curves[group.name].at(8) == 0 < curves[group.name].at(1)
+    statistics = collect(model, data, threads=1)
+    widths = widths_for_macs(model, graph, curves, 0.5, ir.shapes_for(model, {"x": (5, 4, 6)}))
+    keep = {name: keep_mask(curves[name], width) for name, width in widths.items()}
     small = model.copy()
-    prune(small, graph, {group.name: np.arange(8) >= 3})
-    assert costs.macs({group.name: np.arange(3)}) == ir.macs(small, ir.shapes_for(small, {}))
+    prune(small, graph, keep)
+    compensate(model, small, graph.removals(keep), data, statistics=statistics)
+    assert np.isfinite(model_drift(model, small, data, threads=1)["y"])
 
 
 def test_what_costs_nothing_goes_first():
