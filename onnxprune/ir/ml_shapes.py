@@ -59,6 +59,22 @@ def _tree_classifier(node: gs.Node, inputs: Sequence[TensorType | None]) -> list
     return [TensorType(label, [_rows(x)]), TensorType(_FLOAT, [_rows(x), classes])]
 
 
+_LABELS = {"values_floats": np.float32, "values_int64s": np.int64, "values_strings": object}
+
+
+def _label_encoder(node: gs.Node, inputs: Sequence[TensorType | None]) -> list[TensorType | None]:
+    """The shape of the input, the type of the values; the form of opset 1 turns strings into integers and back."""
+    x = inputs[0]
+    if x is None:
+        return [None]
+    for name, dtype in _LABELS.items():
+        if name in node.attrs:
+            return [TensorType(np.dtype(dtype), x.shape)]
+    if "classes_strings" in node.attrs:
+        return [TensorType(np.dtype(np.int64 if x.dtype == object else object), x.shape)]
+    return [None]
+
+
 def _rows(x: TensorType) -> Dim:
     return 1 if len(x.shape) < 2 else x.shape[0]
 
@@ -66,6 +82,7 @@ def _rows(x: TensorType) -> Dim:
 ML_SHAPES: dict[tuple[str, str], ShapeFunction] = {
     ("ai.onnx.ml", "FeatureVectorizer"): _feature_vectorizer,
     ("ai.onnx.ml", "Imputer"): alike,
+    ("ai.onnx.ml", "LabelEncoder"): _label_encoder,
     ("ai.onnx.ml", "LinearRegressor"): _regressor("targets"),
     ("ai.onnx.ml", "Normalizer"): _as_float,
     ("ai.onnx.ml", "SVMRegressor"): _regressor(None),

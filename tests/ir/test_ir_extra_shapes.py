@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -74,7 +76,29 @@ def ran(proto: onnx.ModelProto, rows: int) -> list[np.ndarray]:
 
 
 def test_every_ml_operator_of_the_table_has_a_case() -> None:
-    assert {op for domain, op in EXTRA_SHAPES if domain == ML} == set(CASES)
+    assert {op for domain, op in EXTRA_SHAPES if domain == ML} == {*CASES, "LabelEncoder"}
+
+
+@pytest.mark.parametrize(
+    ("version", "attributes"),
+    [
+        (1, {"classes_strings": ["a", "b"], "default_string": "z"}),
+        (2, {"keys_int64s": [0, 1], "values_int64s": [5, 6]}),
+        (2, {"keys_int64s": [0, 1], "values_floats": [0.5, 1.5]}),
+        (2, {"keys_int64s": [0, 1], "values_strings": ["a", "b"]}),
+    ],
+)
+def test_label_encoder(version: int, attributes: dict[str, Any]) -> None:
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["best"], axis=1),
+        helper.make_node("LabelEncoder", ["best"], ["y"], domain=ML, **attributes),
+    ]
+    proto = model_of(nodes, ["y"], {})
+    proto.opset_import[1].version = version
+    model = ir.from_proto(proto)
+    ir.infer_shapes(model)
+    assert model.graph.outputs[0].shape == ["n", 1]
+    assert model.graph.outputs[0].dtype == ran(proto, 3)[0].dtype
 
 
 @pytest.mark.parametrize("op", CASES)
