@@ -195,9 +195,10 @@ def _apply(item: Pass, model: ir.Model, ctx: PassContext) -> PassRecord:
 
 def _run_in_subgraphs(item: Pass, model: ir.Model, ctx: PassContext) -> Iterator[PassResult]:
     """Runs a pass on every subgraph, as on a model whose inputs include what the subgraph captures."""
-    if not isinstance(model, ir.Body):
+    found = ir.bodies(model)
+    if found and not isinstance(model, ir.Body):
         ir.reserve_names(model)
-    for body in ir.bodies(model):
+    for body in found:
         yield item.run(body, ctx)
         yield from _run_in_subgraphs(item, body, ctx)
 

@@ -49,12 +49,13 @@ def test_shapes_to_count_at() -> None:
         _ = examine(normalised(), input_shapes={"z": [1]}).shares
 
 
-def test_shapes_that_only_a_run_tells() -> None:
-    """The size behind NonZero is known to nobody; the parameters are counted all the same."""
-    text = """<ir_version: 8, opset_import: ["" : 17]>
-    g (string[N] names, float[N,4] x) => (float[M,2] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }"""
+def test_shapes_that_nothing_tells() -> None:
+    """What an unknown operator makes has no shape; the parameters are counted all the same."""
+    text = """<ir_version: 8, opset_import: ["" : 17, "com.example" : 1]>
+    g (string[N] names, float[N,4] x) => (float[N,2] y, z) {
+        h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) z = com.example.Odd(names) }"""
     found = examine(parsed(text, w=np.ones((4, 6), np.float32), v=np.ones((6, 2), np.float32)))
-    assert found.input_shapes is None
+    assert found.input_shapes == {"names": (1,), "x": (1, 4)}
     assert (found.shares.macs, found.shares.params) == (0, 36)
     assert found.shares.prunable.params == pytest.approx(30 / 36)
 

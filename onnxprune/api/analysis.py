@@ -145,8 +145,9 @@ def _canonical(model: ModelLike, *, freeze_initializers: bool, keep_batchnorm: b
 
 def _input_shapes(model: ir.Model, given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]] | None:
     inputs = {tensor.name: tensor.shape for tensor in ir.feed_inputs(model)}
-    if not given and all(shape is not None and all(_size(dim) for dim in shape) for shape in inputs.values()):
-        return {name: tuple(shape) for name, shape in inputs.items()}
+    if not given:
+        known = {name: ir.assumed_shape(shape) for name, shape in inputs.items() if shape is not None}
+        return known if len(known) == len(inputs) else None
     from onnxprune.search.prepare import concrete_inputs, open_dimensions
     from onnxprune.stats import Feeds
 
@@ -155,10 +156,6 @@ def _input_shapes(model: ir.Model, given: Mapping[str, Sequence[int]]) -> dict[s
         return concrete_inputs(model, Feeds.synthetic(model, 1, 0, given), 1, given)
     except DataError:
         return None
-
-
-def _size(dim: object) -> bool:
-    return isinstance(dim, int) and dim > 0
 
 
 def _concrete(model: ir.Model, inputs: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:

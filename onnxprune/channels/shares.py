@@ -110,6 +110,7 @@ class _Ledger:
 
     def __post_init__(self) -> None:
         self._parts: dict[int, Parts] = {}
+        self._known: dict[tuple[tuple[tuple[int, int], ...], ...], Mapping[str, float]] = {}
         self._made = {each.axis for each in self.tables.produced}
         self._summed: dict[str, list[int]] = defaultdict(list)
         for each in self.tables.summed:
@@ -173,13 +174,21 @@ class _Ledger:
         held = (int(self.causes.held[self.solution.labels(int(self.solution.strand[axis]))].max()) for axis in axes)
         return next((self.causes.words[code] for code in held if code), NO_CHANNEL)
 
-    def _kept(self, axes: Iterable[Parts]) -> dict[str, float]:
-        """The part of a weight that stays, by cause: one over all combinations of what its axes' elements are."""
+    def _kept(self, axes: Iterable[Parts]) -> Mapping[str, float]:
+        """The part of a weight that stays, by cause. Most weights of a network have axes like those of others."""
+        key = tuple(tuple(parts.items()) for parts in axes)
+        if key not in self._known:
+            self._known[key] = self._combined(key)
+        return self._known[key]
+
+    def _combined(self, axes: tuple[tuple[tuple[int, int], ...], ...]) -> dict[str, float]:
+        """By cause, one over all combinations of what the elements of the axes are."""
         combined: dict[tuple[int, ...], float] = {(): 1.0}
         for parts in axes:
-            whole, grown = sum(parts.values()), defaultdict[tuple[int, ...], float](float)
+            whole = sum(count for _, count in parts)
+            grown: dict[tuple[int, ...], float] = defaultdict(float)
             for before, fraction in combined.items():
-                for code, count in parts.items():
+                for code, count in parts:
                     if code != LEAVES:
                         grown[(*before, code)] += fraction * count / whole
             combined = grown
@@ -215,9 +224,12 @@ class _Smaller(Mapping[str, Sequence[int]]):
 
     def __init__(self, shapes: Shapes, left: Callable[[AxisKey, int], int]) -> None:
         self._shapes, self._left = shapes, left
+        self._smaller: dict[str, Sequence[int]] = {}
 
     def __getitem__(self, name: str) -> Sequence[int]:
-        return [self._left((name, axis), size) for axis, size in enumerate(self._shapes[name])]
+        if name not in self._smaller:
+            self._smaller[name] = [self._left((name, axis), size) for axis, size in enumerate(self._shapes[name])]
+        return self._smaller[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)

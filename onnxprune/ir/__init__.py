@@ -24,7 +24,7 @@ from onnxprune.ir.query import (
     tensors,
     weight_shapes,
 )
-from onnxprune.ir.shapes import clear_shapes, infer_shapes, shapes_for
+from onnxprune.ir.shapes import assumed_shape, clear_shapes, infer_shapes, shapes_for
 from onnxprune.ir.text import text
 from onnxprune.ir.validate import validate
 from onnxprune.ir.writer import check_output, save
@@ -36,6 +36,7 @@ __all__ = [
     "Node",
     "Variable",
     "all_nodes",
+    "assumed_shape",
     "attribute",
     "bodies",
     "body_names",

@@ -17,6 +17,8 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.query import feed_inputs, has_subgraph
 
 _PROBE_SECONDS = 120.0
+_SEQUENCE = 32  # tokens, where the model leaves the length open
+_IMAGE = 64  # pixels a side, where the model leaves the size open
 _TENSOR = "tensor_type"
 
 
@@ -65,6 +67,16 @@ def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, t
             if not any(has_subgraph(node) for node in fixed.graph.nodes):
                 raise
     return {name: shapes[name] for name in found if name in shapes}
+
+
+def assumed_shape(shape: Sequence[types.Dim]) -> tuple[int, ...]:
+    """The shape of one sample of an input whose shape leaves sizes open: 1 on the first axis, else those of an image
+    from four axes on, and of a sequence below. Some exporters write 0 or less for a size that they do not know.
+    """
+    size = _IMAGE if len(shape) >= 4 else _SEQUENCE
+    return tuple(
+        dim if isinstance(dim, int) and dim > 0 else (1 if axis == 0 else size) for axis, dim in enumerate(shape)
+    )
 
 
 def is_static(tensor: gs.Tensor) -> bool:

@@ -11,9 +11,6 @@ from onnxprune.errors import DataError
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.specification import InputSpec, specifications, vocabulary
 
-_SEQUENCE = 32  # tokens, where the model leaves the length open
-_IMAGE = 64  # pixels a side, where the model leaves the size open
-
 
 def draw(model: ir.Model, n: int, seed: int, shapes: Mapping[str, Sequence[int]]) -> tuple[dict[str, Array], bool]:
     """``n`` samples (axis 0), or ``n`` entries where some input has no batch axis; and which of the two it is.
@@ -48,8 +45,7 @@ def _shape(spec: InputSpec, given: Sequence[int] | None) -> tuple[int, ...]:
         return tuple(int(size) for size in given)
     if spec.shape is None:
         raise DataError(f"input {spec.name!r} has no shape in the model; give calibration data or an input shape")
-    open_size = _IMAGE if spec.rank >= 4 else _SEQUENCE
-    return tuple(size if size is not None else (1 if axis == 0 else open_size) for axis, size in enumerate(spec.shape))
+    return ir.assumed_shape(spec.shape)
 
 
 def _values(rng: np.random.Generator, spec: InputSpec, bound: int | None, shape: tuple[int, ...]) -> Array:
