@@ -1,7 +1,8 @@
 """What one level of one group does to the network's outputs, with nothing else changed.
 
 The level is swapped in as zeros: removed columns of every contraction become zero and the others take the closed-form
-weights of structured OBS (the bias takes the mean), so the graph keeps its shape and no node has to be resized.
+weights of structured OBS (the bias takes the mean), so the graph keeps its shape and no node has to be resized. Where a
+weight is quantized, and so has to stay as it is, the units are sliced out instead.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.channels import Group
+from onnxprune.channels import AxisKey, Group
 from onnxprune.search.depth import squared
 from onnxprune.stats import Feeds, Product, Statistics, drift, padding, run
+from passes.structured_pruning.apply import delete
 from passes.structured_pruning.obs import absorbed
 
 
@@ -32,8 +34,11 @@ class Probes:
     def _swapped(self, group: Group, keep: np.ndarray) -> ir.Model:
         model = self._model.copy()
         weights = ir.initializers(model)
-        for contraction in group.contractions:
-            product = self._statistics.products.get(contraction.node)
+        found = [self._statistics.products.get(contraction.node) for contraction in group.contractions]
+        if any(product is not None and product.fixed for product in found):  # no weight could absorb anything
+            delete(model, _removed(group, keep))
+            return model
+        for contraction, product in zip(group.contractions, found, strict=True):
             if product is None or product.weight != contraction.tensor:
                 continue
             owner = product.column_owner(group.owner[(contraction.tensor, contraction.axis)])
@@ -44,6 +49,11 @@ class Probes:
             else:
                 _absorb(weights, product, gone, moments.covariance(), moments.mean())
         return model
+
+
+def _removed(group: Group, keep: np.ndarray) -> dict[AxisKey, np.ndarray]:
+    gone = {key: np.flatnonzero((owner >= 0) & ~keep[owner]) for key, owner in group.owner.items()}
+    return {key: indices for key, indices in gone.items() if len(indices)}
 
 
 def _zero(weights: Mapping[str, ir.Constant], product: Product, gone: np.ndarray) -> None:

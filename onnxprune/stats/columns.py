@@ -51,7 +51,9 @@ def spatial(product: Product, data: Array) -> tuple[int, tuple[int, ...]]:
 
 
 def columns(product: Product, data: Array, rows: Array) -> Array:
-    """The product's columns at ``rows`` of its output: (groups, rows, columns), float32."""
+    """The product's columns at ``rows`` of its output: (groups, rows, columns), float32, zero where padded."""
+    if product.zero:
+        data = data.astype(np.float32) - np.float32(product.zero)
     if product.window is None:
         flat = data.T if product.transposed_data else data.reshape(-1, data.shape[-1])
         return np.ascontiguousarray(flat[rows], dtype=np.float32)[None]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
+from onnxprune.channels.facts import is_weight
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.window import Window
 
@@ -22,7 +23,8 @@ from onnxprune.stats.window import Window
 @dataclass(frozen=True)
 class Product:
     """One contraction node. ``input_axis`` and ``output_axis`` are the weight's axes; ``channel_axis`` counts
-    channels in data and output.
+    channels in data and output. ``fixed``: the weight is quantized, or computed from another one, and is not to be
+    changed. ``zero``: what stands for zero in the data.
     """
 
     node: str
@@ -40,6 +42,8 @@ class Product:
     bias_factor: float = 1.0  # Gemm's beta
     transposed_data: bool = False  # Gemm's transA
     window: Window | None = None
+    fixed: bool = False
+    zero: float = 0.0
 
     @property
     def size(self) -> int:
@@ -90,39 +94,58 @@ class Product:
             return np.tile(owner.reshape(self.groups, 1, -1), (1, self.kernel, 1)).reshape(self.groups, -1)
         return np.tile(owner, (self.groups, self.kernel))
 
+    def on(self, data: str, zero: float) -> Product:
+        """The same product with its columns read from other data, and a weight that is not to be changed."""
+        return replace(self, data=data, zero=zero, bias=None, fixed=True)
+
 
 def products(model: ir.Model) -> dict[str, Product]:
-    """By node key, in graph order. Nodes whose weight is computed, quantized, batched or overridable are not among
-    them.
-    """
+    """By node key, in graph order. Nodes whose weight is an activation, batched or overridable are not among them."""
+    from onnxprune.stats.quantized_products import QUANTIZED_READERS  # builds on this module
+
     found = {}
     for node in model.graph.nodes:
-        read = _READERS.get(node.op) if not ir.domain(node) else None
+        domain = ir.domain(node)
+        read = (_READERS.get(node.op) if not domain else None) or QUANTIZED_READERS.get((domain, node.op))
         product = read(node) if read is not None else None
         if product is not None and product.weight not in {tensor.name for tensor in model.graph.inputs}:
             found[product.node] = product
     return found
 
 
-def _weight(node: gs.Node, position: int) -> gs.Constant | None:
-    tensor = node.inputs[position] if len(node.inputs) > position else None
-    floating = isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind == "f"
-    return tensor if floating else None
+def _weight(node: gs.Node) -> gs.Tensor | None:
+    """The float weight in the second slot: an initializer, or what is computed from some (quantized ones mostly)."""
+    tensor = node.inputs[1] if len(node.inputs) > 1 else None
+    if tensor is None or tensor.dtype is None or np.dtype(tensor.dtype).kind != "f":
+        return None
+    if isinstance(tensor, gs.Constant):
+        return tensor
+    static = tensor.shape is not None and all(isinstance(dim, int) for dim in tensor.shape)
+    return tensor if static and is_weight(tensor) else None
 
 
 def _bias(node: gs.Node) -> str | None:
     return str(node.inputs[2].name) if len(node.inputs) > 2 and node.inputs[2].name else None
 
 
-def _convolution(node: gs.Node) -> Product | None:
-    weight = _weight(node, 1)
-    window = Window.of(node) if weight is not None else None
-    if weight is None or window is None:
+def _read(make: Callable[[gs.Node, gs.Tensor], Product | None]) -> Callable[[gs.Node], Product | None]:
+    def read(node: gs.Node) -> Product | None:
+        weight = _weight(node)
+        product = None if weight is None else make(node, weight)
+        return product if product is None or isinstance(weight, gs.Constant) else replace(product, fixed=True)
+
+    return read
+
+
+def convolution(node: gs.Node, weight: gs.Tensor) -> Product | None:
+    """A convolution with this weight; None for a ConvTranspose that `Window` does not cover."""
+    forward = node.op != "ConvTranspose"
+    window = Window.of(node, weight, forward=forward)
+    if window is None:
         return None
-    forward = node.op == "Conv"
     return Product(
         node=ir.node_key(node),
-        op=node.op,
+        op="Conv" if forward else "ConvTranspose",
         data=node.inputs[0].name,
         weight=weight.name,
         bias=_bias(node),
@@ -136,10 +159,8 @@ def _convolution(node: gs.Node) -> Product | None:
     )
 
 
-def _gemm(node: gs.Node) -> Product | None:
-    weight = _weight(node, 1)
-    if weight is None:
-        return None
+def matrix_product(node: gs.Node, weight: gs.Tensor) -> Product | None:
+    """A Gemm with this weight."""
     output_axis = 0 if ir.attribute(node, "transB", 0) else 1
     return Product(
         node=ir.node_key(node),
@@ -159,9 +180,9 @@ def _gemm(node: gs.Node) -> Product | None:
     )
 
 
-def _matmul(node: gs.Node) -> Product | None:
-    weight = _weight(node, 1)
-    if weight is None or len(weight.shape) != 2:
+def stacked_product(node: gs.Node, weight: gs.Tensor) -> Product | None:
+    """A MatMul with this weight; None where the weight is not a matrix."""
+    if len(weight.shape) != 2:
         return None
     return Product(
         node=ir.node_key(node),
@@ -179,8 +200,8 @@ def _matmul(node: gs.Node) -> Product | None:
 
 
 _READERS: dict[str, Callable[[gs.Node], Product | None]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _convolution,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
+    "Conv": _read(convolution),
+    "ConvTranspose": _read(convolution),
+    "Gemm": _read(matrix_product),
+    "MatMul": _read(stacked_product),
 }

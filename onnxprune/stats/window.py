@@ -27,10 +27,10 @@ class Window:
     forward: bool
 
     @staticmethod
-    def of(node: gs.Node) -> Window | None:
+    def of(node: gs.Node, weight: gs.Tensor, *, forward: bool) -> Window | None:
         """None for a ConvTranspose whose output shape, rather than its padding, is given."""
-        kernel = tuple(int(size) for size in node.inputs[1].shape[2:])
-        rank, forward = len(kernel), node.op == "Conv"
+        kernel = tuple(int(size) for size in weight.shape[2:])
+        rank = len(kernel)
         auto_pad = str(ir.attribute(node, "auto_pad", "NOTSET"))
         if not forward and (auto_pad.startswith("SAME") or "output_shape" in node.attrs):
             return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph, Group
+from onnxprune.channels.facts import is_weight
 from onnxprune.errors import UsageError
 from onnxprune.stats.arrays import Array
 from passes.structured_pruning.obs import Curve
@@ -46,10 +47,10 @@ class MacsModel:
                 touching.setdefault(name, []).append(group)
         for node, times in ir.repeated_nodes(model, shapes):
             for macs, weight in ir.macs_by_weight(node, shapes):
-                self._add(weight, times * macs, touching)
+                self._add(weight or _computed(node), times * macs, touching)
         self.total = sum(macs for macs, _ in self._nodes)
 
-    def _add(self, weight: ir.Constant | None, macs: int, touching: Mapping[str, list[Group]]) -> None:
+    def _add(self, weight: ir.Constant | ir.Variable | None, macs: int, touching: Mapping[str, list[Group]]) -> None:
         axes: list[_Axis] = []
         if weight is None:
             self._nodes.append((macs, axes))
@@ -78,6 +79,11 @@ class MacsModel:
         """
         nodes = self._nodes if only is None else [self._nodes[place] for place in self.by_group[only]]
         return sum(macs * float(np.prod([axis.fraction(removed) for axis in axes])) for macs, axes in nodes)
+
+
+def _computed(node: ir.Node) -> ir.Variable | None:
+    """The matrix that the node multiplies with, where it is computed from constants, such as a quantized one."""
+    return next((t for t in node.inputs if t.name and t.shape is not None and len(t.shape) > 1 and is_weight(t)), None)
 
 
 def widths_for_macs(

@@ -124,10 +124,8 @@ class _Work:
 
     def run(self, todo: Sequence[Plan]) -> CompensationReport:
         todo = _near(todo, self._options)
-        usable = [plan for plan in todo if plan.product.size <= self._options.largest]
-        skipped = {
-            plan.product.node: f"more than {self._options.largest} columns" for plan in todo if plan not in usable
-        }
+        skipped = {plan.product.node: reason for plan in todo if (reason := self._left_alone(plan))}
+        usable = [plan for plan in todo if plan.product.node not in skipped]
         self._reference.fetch({plan.dense: plan.product.channel_axis for plan in usable})
         fits: list[Fit] = []
         for _, wave in groupby(usable, key=lambda plan: plan.wave):
@@ -138,6 +136,13 @@ class _Work:
                 else:
                     skipped[plan.product.node] = "its input holds infinite values"
         return CompensationReport(tuple(fits), skipped)
+
+    def _left_alone(self, plan: Plan) -> str:
+        """Why a contraction keeps its weights; empty where it does not."""
+        if plan.product.fixed:
+            return "its weight is computed from other tensors, such as a quantized one"
+        large = plan.product.size > self._options.largest
+        return f"more than {self._options.largest} columns" if large else ""
 
     def _gather(self, wave: Sequence[Plan]) -> list[_Rows]:
         gathered = [_Rows(others={name: [] for name in plan.others}) for plan in wave]

@@ -28,13 +28,14 @@ from onnxprune.channels import Group
 from onnxprune.errors import UsageError
 from onnxprune.stats import Product, Statistics
 from onnxprune.stats.arrays import Array
+from onnxprune.stats.weights import effective_weights
 from passes.structured_pruning.obs import Curve, Problem, energy, removal_curve
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a criterion may look at. ``importance``: by contraction node, how much its relative error counts (1 where
-    absent).
+    """What a criterion may look at. ``weights``: what they stand for, quantized ones times their scale. ``importance``:
+    by contraction node, how much its relative error counts (1 where absent).
     """
 
     group: Group
@@ -63,8 +64,9 @@ def evidence(
     """On one group of ``model``."""
     names = {name for name, _ in group.owner}
     graphs = ir.graphs(model)
-    held = (entry for graph in graphs for entry in ir.initializers(graph).items())
-    weights = {name: np.asarray(tensor.values) for name, tensor in held if name in names}
+    weights: dict[str, Array] = {}
+    for graph in graphs:
+        weights.update(effective_weights(graph, names))
     scales = {
         node.inputs[1].name: weights[node.inputs[1].name]
         for graph in graphs

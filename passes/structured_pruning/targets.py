@@ -230,7 +230,8 @@ def _exact_tensors(dense: ir.Model, compressed: ir.Model, found: Mapping[str, Pr
             continue
         if product is not None:
             assert old is not None
-            whole = old.inputs[1].shape[product.input_axis] == node.inputs[1].shape[product.input_axis]
+            slot = names.index(product.weight)
+            whole = old.inputs[slot].shape[product.input_axis] == node.inputs[slot].shape[product.input_axis]
         else:
             assert old is not None
             mixing = node.op in _MIXING or node.op.startswith("Reduce")
