@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
@@ -18,6 +20,7 @@ from passes.evaluation import Budget, evaluate, tensor_bytes
 from passes.shapes import refresh
 
 _SPARE_BYTES = 64 << 20
+_LARGE_ELEMENTS = 4096
 RANDOM = frozenset(
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"]
 )
@@ -37,8 +40,10 @@ class ConstantFolding:
     Guarantees: bit-equal initializers: they are computed by the CPU kernels that would have run. Outputs are within the
     tolerance, since a runtime may take another kernel for a weight that has become constant.
     Leaves alone: random operators, operators with subgraphs, other domains and local functions, overridable
-    initializers, integer divisions that trap, ``DequantizeLinear`` of a weight whose consumer also reads a
-    dequantized activation (the pair is an int8 kernel) or of a 4-bit or blocked weight, results over the budget.
+    initializers, integer divisions that trap, ``DequantizeLinear`` of a weight in 8 or 4 bits, which the file
+    stores in less room than its result takes, and of an int32 bias whose consumer also reads a dequantized activation
+    (together they are an int8 kernel), ``Cast`` of a large float16 or bfloat16 weight to a wider type, results over the
+    budget.
     Options: ``max_growth`` bytes (default 1 MiB) and ``max_ratio`` (default 4): a result may have at most
     ``max_growth + max_ratio * bytes of its inputs`` bytes, all together 64 MiB and twice the model's own.
     References: ONNX operator specification, Constant, CastLike, QuantizeLinear.
@@ -109,7 +114,16 @@ def _ready(editor: Editor, node: ir.Node, counts: Counter[str]) -> bool:
     named = [tensor for tensor in node.inputs if tensor.name]
     if not named or not all(editor.is_constant(tensor) for tensor in named):
         return False
+    if node.op == "Cast":
+        return not _widens(node)
     return node.op != "DequantizeLinear" or not _is_quantized_weight(editor, node)
+
+
+def _widens(node: ir.Node) -> bool:
+    """Whether the node is a cast of a large weight from half precision: the file would grow by what it saved."""
+    narrow = np.dtype(node.inputs[0].dtype).name in ("float16", "bfloat16")
+    wide = int(ir.attribute(node, "to", 0)) in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+    return narrow and wide and math.prod(node.inputs[0].shape) >= _LARGE_ELEMENTS
 
 
 def _to_cast(node: ir.Node) -> int:
@@ -123,10 +137,8 @@ def _to_cast(node: ir.Node) -> int:
 
 
 def _is_quantized_weight(editor: Editor, node: ir.Node) -> bool:
-    """Whether the int8 form of a weight is what makes its consumer fast."""
-    if node.inputs[0].dtype not in (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int32)):
-        return True
-    if ir.attribute(node, "block_size", 0):
+    """Whether the result takes more room than what is stored, or an int32 bias is part of an int8 kernel."""
+    if np.dtype(node.inputs[0].dtype) != np.int32:
         return True
     return any(_dequantizes(editor, tensor) for user in _readers(node) for tensor in user.inputs)
 

@@ -69,9 +69,13 @@ class Feeds:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, Array], model: ir.Model) -> Feeds:
-        """Checks names, ranks, shapes, dtypes, values and lengths against the inputs of ``model``; raises DataError."""
+        """Checks names, ranks, shapes, dtypes, values and lengths against the inputs of ``model``; raises DataError.
+
+        float32 data for a float16 or bfloat16 input is rounded to that type.
+        """
         specs = specifications(model)
         _check_names(arrays, specs)
+        arrays = {spec.name: _in_half(arrays[spec.name], spec) for spec in specs}
         entries = _check_ranks(arrays, specs)
         for spec in specs:
             _check_array(arrays[spec.name], spec, entries)
@@ -180,6 +184,12 @@ def _check_array(array: Array, spec: InputSpec, entries: bool) -> None:
         raise DataError(f"calibration input {spec.name!r} is empty: its shape is {list(array.shape)}")
     if array.dtype.kind in "fc" and not _finite(array):
         raise DataError(f"calibration input {spec.name!r} holds NaN or infinite values")
+
+
+def _in_half(array: Array, spec: InputSpec) -> Array:
+    """float32 data in the half precision that an input declares; files of arrays cannot hold bfloat16."""
+    half = spec.dtype is not None and spec.dtype.name in ("float16", "bfloat16")
+    return array.astype(spec.dtype) if half and array.dtype == np.float32 else array
 
 
 def _same_dtype(found: np.dtype, expected: np.dtype) -> bool:

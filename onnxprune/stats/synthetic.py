@@ -52,7 +52,7 @@ def _values(rng: np.random.Generator, spec: InputSpec, bound: int | None, shape:
     dtype = spec.dtype or np.dtype(np.float32)
     if bound is not None and dtype.kind in "iu":
         return rng.integers(0, bound, shape).astype(dtype)
-    if dtype.kind == "f":
+    if dtype.kind == "f" or dtype.name == "bfloat16":
         return rng.standard_normal(shape).astype(dtype)
     if dtype.kind == "b":
         return np.ones(shape, dtype)

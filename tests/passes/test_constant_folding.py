@@ -221,12 +221,37 @@ def test_a_dequantized_weight_of_a_quantized_operator_stays_quantized(apply):
     assert not apply(ConstantFolding(), text).result.modified
 
 
-def test_a_dequantized_weight_of_a_float_operator_folds(apply):
+def test_a_dequantized_weight_of_a_float_operator_stays_quantized(apply):
     text = """agraph (float[1,2] x) => (float[1,2] y) <int8[2,2] w = {1,2,3,4}, float s = {0.5}, int8 z = {0}> {
-        b = DequantizeLinear(w, s, z) y = MatMul(x, b) }"""
+        b = DequantizeLinear(w, s, z) t = Transpose(b) y = MatMul(x, t) }"""
+    assert not apply(ConstantFolding(), text).result.modified
+
+
+def test_a_quantized_weight_that_is_stored_in_float_is_stored_in_8_bits(apply):
+    text = """agraph (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1,2,3,4}, float s = {0.5}, int8 z = {0}> {
+        q = QuantizeLinear(w, s, z) b = DequantizeLinear(q, s, z) y = MatMul(x, b) }"""
     done = apply(ConstantFolding(), text)
-    assert done.nodes == ["y = MatMul(x, b)"]
-    assert done.values("b").tolist() == [[0.5, 1], [1.5, 2]]
+    assert done.nodes == ["b = DequantizeLinear(q, s, z)", "y = MatMul(x, b)"]
+    assert done.values("q").tolist() == [[2, 4], [6, 8]]
+
+
+def test_a_dequantized_bias_of_a_float_operator_folds(apply):
+    text = """agraph (float[1,2] x) => (float[1,2] y) <int32[2] c = {1,2}, float s = {0.5}> {
+        b = DequantizeLinear(c, s) y = Add(x, b) }"""
+    done = apply(ConstantFolding(), text)
+    assert done.nodes == ["y = Add(x, b)"]
+    assert done.values("b").tolist() == [0.5, 1]
+
+
+@pytest.mark.parametrize(("rows", "folds"), [(64, False), (2, True)])
+def test_a_large_weight_in_half_precision_is_not_widened(apply, rows, folds):
+    weight = numpy_helper.from_array(np.ones((rows, 64), np.float16), "w")
+    nodes = [
+        helper.make_node("Cast", ["w"], ["b"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "b"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [_value("x", [1, rows])], [_value("y", [1, 64])], [weight])
+    assert apply(ConstantFolding(), _model(graph)).result.modified is folds
 
 
 def test_other_domains_and_local_functions_are_left_alone(apply):
