@@ -23,8 +23,8 @@ from onnxprune.stats.window import Window
 @dataclass(frozen=True)
 class Product:
     """One contraction node. ``input_axis`` and ``output_axis`` are the weight's axes; ``channel_axis`` counts
-    channels in data and output. ``fixed``: the weight is quantized, or computed from another one, and is not to be
-    changed. ``zero``: what stands for zero in the data.
+    channels in data and output. ``fixed``: the weight is an operand of a quantized operator and is not to be changed.
+    ``zero``: what stands for zero in the data.
     """
 
     node: str
@@ -131,8 +131,7 @@ def _bias(node: gs.Node) -> str | None:
 def _read(make: Callable[[gs.Node, gs.Tensor], Product | None]) -> Callable[[gs.Node], Product | None]:
     def read(node: gs.Node) -> Product | None:
         weight = _weight(node)
-        product = None if weight is None else make(node, weight)
-        return product if product is None or isinstance(weight, gs.Constant) else replace(product, fixed=True)
+        return None if weight is None else make(node, weight)
 
     return read
 

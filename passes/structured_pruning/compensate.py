@@ -19,9 +19,11 @@ from onnxprune.stats.columns import columns, spatial
 from onnxprune.stats.reference import Reference
 from onnxprune.stats.row_norms import row_weights
 from onnxprune.stats.walk import Walk
+from onnxprune.stats.weights import effective_weights
 from passes.structured_pruning.least_squares import RIDGES, predict, solve
 from passes.structured_pruning.obs import absorbed
 from passes.structured_pruning.rows import Chain, held_out_rows, joined, other_rows, relative_error, split
+from passes.structured_pruning.sites import BiasSite, is_writable, write
 from passes.structured_pruning.targets import Plan, plans
 
 
@@ -116,7 +118,7 @@ class _Work:
         statistics: Statistics | None,
         options: Options,
     ) -> None:
-        self._dense_weights, self._tensors = ir.initializers(dense), ir.tensors(compressed)
+        self._dense, self._tensors = dense, ir.tensors(compressed)
         self._compressed, self._removed, self._reference = compressed, removed, reference
         self._statistics, self._options = statistics, options
         self._nodes = {ir.node_key(node): node for node in compressed.graph.nodes}
@@ -139,10 +141,18 @@ class _Work:
 
     def _left_alone(self, plan: Plan) -> str:
         """Why a contraction keeps its weights; empty where it does not."""
-        if plan.product.fixed:
-            return "its weight is computed from other tensors, such as a quantized one"
+        if plan.product.fixed or not self._is_written(plan.product.weight):
+            return "its weight cannot be assigned: it is quantized, or computed from tensors that others read too"
         large = plan.product.size > self._options.largest
         return f"more than {self._options.largest} columns" if large else ""
+
+    def _is_written(self, name: str) -> bool:
+        tensor = self._tensors[name]
+        return isinstance(tensor, ir.Constant) or is_writable(tensor)
+
+    def _values(self, model: ir.Model, name: str) -> Array:
+        """The values of a weight or bias, as it is multiplied with or added."""
+        return effective_weights(model, [name])[name]
 
     def _gather(self, wave: Sequence[Plan]) -> list[_Rows]:
         gathered = [_Rows(others={name: [] for name in plan.others}) for plan in wave]
@@ -177,10 +187,10 @@ class _Work:
                 wanted = np.where(high, np.maximum(ahead, plan.high), wanted)
             return split(chain.backward(wanted), product.groups)
 
-        weight = self._tensors[product.weight]
         site = self._bias_site(plan)
+        old = self._values(self._compressed, product.weight)
         start = split(self._bias(plan)[None], product.groups)[:, 0]
-        before = relative_error(project, predict(x, product.matrix(weight.values), start))
+        before = relative_error(project, predict(x, product.matrix(old), start))
         held_out = held_out_rows([block.shape[1] for block in rows.columns], self._options.held_out)
         solution = solve(
             x,
@@ -194,11 +204,11 @@ class _Work:
             weights=weights,
         )
         bias = solution.bias if site is not None else start
-        after = relative_error(project, predict(x, solution.weights, bias))
-        weight.values = product.values(solution.weights, tuple(weight.shape), weight.values.dtype)
+        write(self._tensors[product.weight], product.values(solution.weights, old.shape, np.dtype(np.float64)))
         if site is not None:
             site.put(solution.bias.reshape(-1))
-        return Fit(product.node, x.shape[1], solution.ridge, before, after)
+        stored = product.matrix(self._values(self._compressed, product.weight))
+        return Fit(product.node, x.shape[1], solution.ridge, before, relative_error(project, predict(x, stored, bias)))
 
     def _gone(self, plan: Plan) -> Array:
         """Channels of the dense target that the compressed tensor no longer has."""
@@ -213,7 +223,7 @@ class _Work:
         """The dense weights of what is left, after they have absorbed the columns that are gone."""
         name = plan.product.weight
         old = self._reference.products[plan.product.node]
-        values = self._dense_weights[name].values
+        values = self._values(self._dense, name)
         gone = self._removed.get((name, old.input_axis), np.zeros(0, np.int64))
         moments = None if self._statistics is None else self._statistics.moments.get(old.node)
         if len(gone) and moments is not None:
@@ -226,7 +236,9 @@ class _Work:
     def _bias(self, plan: Plan) -> Array:
         """What the node itself adds now, one number an output."""
         product = plan.product
-        values = None if product.bias is None else ir.constant(self._tensors[product.bias])
+        if product.bias is None:
+            return np.zeros(product.outputs)
+        values = effective_weights(self._compressed, [product.bias]).get(product.bias)
         if values is None:
             return np.zeros(product.outputs)
         return np.broadcast_to(np.asarray(values, np.float64).reshape(-1) * product.bias_factor, (product.outputs,))
@@ -246,37 +258,19 @@ class _Work:
             scale = scale if link.scale is None else scale * link.scale
             found = None if link.constant is None else self._alone(link.constant, product.outputs)
             if found is not None:
-                return BiasSite(found, scale, np.asarray(found.values, np.float64).reshape(-1))
+                base = self._values(self._compressed, str(found.name))
+                return BiasSite(found, scale, np.asarray(base, np.float64).reshape(-1))
         if product.op == "MatMul" or product.bias is not None:
             return None
-        fresh = ir.Constant(
-            f"{product.output}.bias", np.zeros(product.outputs, self._tensors[product.weight].values.dtype)
-        )
+        dtype = np.dtype(self._tensors[product.weight].dtype)
+        fresh = ir.Constant(f"{product.output}.bias", np.zeros(product.outputs, dtype))
         return BiasSite(fresh, np.ones(1), np.zeros(1), self._nodes[product.node])
 
-    def _alone(self, name: str, size: int) -> ir.Constant | None:
-        """The initializer, where it has ``size`` elements and one reader."""
+    def _alone(self, name: str, size: int) -> ir.Constant | ir.Variable | None:
+        """The constant, where it has ``size`` elements and one reader."""
         tensor = self._tensors[name]
-        alone = isinstance(tensor, ir.Constant) and len(tensor.outputs) == 1 and tensor.values.size == size
-        return tensor if alone else None
-
-
-@dataclass(frozen=True)
-class BiasSite:
-    """``tensor`` becomes ``base`` + ``scale`` times the bias; ``node`` receives it as a new input."""
-
-    tensor: ir.Constant
-    scale: Array
-    base: Array
-    node: ir.Node | None = None
-
-    def put(self, bias: Array) -> None:
-        """Assigns the bias, one number an output."""
-        old = self.tensor.values
-        self.tensor.values = (self.base + self.scale * bias).reshape(old.shape).astype(old.dtype)
-        if self.node is not None:
-            while len(self.node.inputs) < 3:
-                self.node.inputs.append(self.tensor)
+        fits = tensor.shape is not None and list(tensor.shape).count(size) and np.prod(tensor.shape) == size
+        return tensor if fits and is_writable(tensor) else None
 
 
 def _absorb(product: Product, values: Array, gone: Array, covariance: Array) -> Array:

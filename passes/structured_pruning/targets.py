@@ -19,6 +19,7 @@ from onnxprune.stats import Product, products
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.row_norms import is_divided
 
+_INNER = 0.2  # share of the levels that must lie on either side of zero for an 8-bit tensor to count as unclipped
 _MIXING = frozenset({"LayerNormalization", "Softmax", "LogSoftmax", "GroupNormalization", "LpNormalization", "LRN"})
 
 
@@ -132,6 +133,11 @@ class _Planner:
         tensor = self._tensors[product.output]
         while tensor.name not in self._outputs and len(tensor.outputs) == 1:
             node = tensor.outputs[0]
+            rounded = _rounded(node)
+            if rounded is not None and node.outputs[0].name not in self._outputs:
+                links.append(Link())
+                tensor = rounded
+                continue
             link = _link(node, tensor, product)
             if link is None or (link.other is not None and self._latest.get(link.other, -1) >= rank):
                 break
@@ -157,11 +163,34 @@ def _bounds(node: gs.Node) -> tuple[float | None, float | None]:
     """Below and above what input the node's output no longer changes."""
     if node.op == "Relu":
         return 0.0, None
+    if node.op == "QuantizeLinear" and not ir.domain(node):
+        return _levels(node)
     if node.op == "Clip" and len(node.inputs) > 1:
         limits = [ir.constant(tensor) if tensor.name else None for tensor in node.inputs[1:]]
         values = [float(limit.reshape(-1)[0]) if limit is not None and limit.size else None for limit in limits]
         return values[0], values[1] if len(values) > 1 else None
     return None, None
+
+
+def _levels(node: gs.Node) -> tuple[float | None, float | None]:
+    """The least and the greatest number that 8 bits of one scale stand for."""
+    scale, zero = (ir.constant(part) for part in node.inputs[1:3]) if len(node.inputs) > 2 else (None, None)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype not in (np.int8, np.uint8):
+        return None, None
+    limits, middle, step = np.iinfo(zero.dtype), float(zero.reshape(-1)[0]), float(scale.reshape(-1)[0])
+    return (limits.min - middle) * step, (limits.max - middle) * step
+
+
+def _rounded(node: gs.Node) -> gs.Tensor | None:
+    """What stands for the node's input behind QuantizeLinear and DequantizeLinear; None where that clips one side off,
+    as where an activation was folded into it.
+    """
+    low, high = _levels(node) if node.op == "QuantizeLinear" and not ir.domain(node) else (None, None)
+    if low is None or high is None or min(-low, high) < _INNER * (high - low) or len(node.outputs[0].outputs) != 1:
+        return None
+    back = node.outputs[0].outputs[0]
+    same = back.op == "DequantizeLinear" and _levels(back) == (low, high)
+    return back.outputs[0] if same else None
 
 
 def _channel_vector(values: Array, product: Product) -> Array | None:

@@ -95,7 +95,7 @@ def _changed(
     editor: Editor,
 ) -> Array | None:
     """The values of one weight slot in the original's shape, None when they are the original's own."""
-    if final is None or final.data_type not in _FLOATS:
+    if final is None or not _is_weight(final, node):
         return None
     values = numpy_helper.to_array(final)
     name = node.input[slot] if slot < len(node.input) else ""
@@ -115,7 +115,14 @@ def _changed(
     return full
 
 
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
+_T = onnx.TensorProto
+_WEIGHTS = (_T.FLOAT, _T.DOUBLE, _T.FLOAT16, _T.BFLOAT16, _T.INT8, _T.UINT8, _T.INT4, _T.UINT4)
+
+
+def _is_weight(tensor: onnx.TensorProto, node: onnx.NodeProto) -> bool:
+    """Whether the element type is one of weights; int32 is one of biases that the node dequantizes, else of indices."""
+    bias = tensor.data_type == _T.INT32 and node.op_type in ("DequantizeLinear", "Cast")
+    return bias or tensor.data_type in _WEIGHTS
 
 
 def _created_bias(node: onnx.NodeProto, values: Array, editor: Editor) -> Array:
