@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
+import pytest
 
 from onnxprune import channels, ir
+from onnxprune.pipeline import PassContext, PassManager
+from passes import canonical
 from passes.structured_pruning.apply import prune
+from passes.verify_masking import verify
 
 Prove = Callable[..., ir.Model]
 
@@ -158,3 +163,29 @@ def test_a_closed_subgraph_stays_a_barrier(rng: np.random.Generator) -> None:
     assert not graph.groups
     assert graph.explain("P", 1)[-1] == "x1 is used inside a subgraph"
     prune(model, graph, {})
+
+
+@pytest.mark.zoo
+def test_both_networks_of_a_voice_detector(zoo: Path, rng: np.random.Generator) -> None:
+    """One network for 16 kHz and one for 8 kHz, each in a branch of an If on the rate, all weights Constant nodes."""
+    model, _ = PassManager().run(ir.load(zoo / "silero_vad/model.onnx"), canonical(), PassContext())
+    ir.infer_shapes(model)
+    graph = channels.analyze(model)
+    assert [group.width for group in graph.groups] == [65, 128, 64, 64, 129, 128, 64, 64]
+    keep = {group.name: rng.permutation(group.width) >= 0.3 * group.width for group in graph.groups}
+    small = model.copy()
+    prune(small, graph, keep)
+    for rate, samples in ((16000, 576), (8000, 288)):
+        feeds = {
+            "input": rng.standard_normal((1, samples)).astype(np.float32),
+            "state": rng.standard_normal((2, 1, 128)).astype(np.float32),
+            "sr": np.asarray(rate),
+        }
+        verdict = verify(model, small, graph.removals(keep), [feeds])
+        assert verdict.ok, verdict
+    shapes = ir.shapes_for(model, {"input": (1, 576), "state": (2, 1, 128)})
+    assert graph.shares(model, shapes).prunable.macs > 0.95
+    assert {frozen.reason for frozen in graph.frozen if frozen.axis[0].endswith("encoder.3.reparam_conv.weight")} == {
+        f"If_0_{branch}_branch__Inline_0__/encoder/3/activation/Relu_output_0 is used inside a subgraph"
+        for branch in ("then", "else")
+    }

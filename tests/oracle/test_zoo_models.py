@@ -11,7 +11,7 @@ from zoo_models import calls_of, canonical_model
 
 from onnxprune import channels
 
-# Groups that must be found at least. None in silero (all of it inside If) and in dtln's recurrent models.
+# Groups that must be found at least. None in dtln's recurrent models.
 FAST = {
     "ad01_toycar_ae/model": 9,
     "fastestdet_coco/model": 30,
@@ -24,7 +24,7 @@ FAST = {
     "resnet20/model_dynamo": 12,
     "resnet56/model": 30,
     "resnet8_keras/model": 6,
-    "silero_vad/model": 0,
+    "silero_vad/model": 8,
     "sinet_portrait/model": 15,
     "squeezenet11/model": 20,
     "ultraface_rfb320/model": 20,
