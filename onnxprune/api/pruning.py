@@ -79,6 +79,14 @@ def run(request: Request, progress: Progress) -> tuple[ir.Model | None, Report, 
             plan, keep = _chosen(request, work)
         except TargetNotMetError as error:
             return None, report, error
+        if work.in_subgraphs & keep.keys():
+            report.notes.append("some groups are inside subgraphs: drift counts only the branches that the data take")
+        unseen = work.unseen & keep.keys()
+        if unseen:
+            report.notes.append(
+                f"{len(unseen)} groups inside subgraphs are ranked by their weights and not compensated: "
+                "their activations cannot be recorded"
+            )
         done = finish(work, plan, keep)
         facts.fill_result(report, prepared, work, done)
     report.met = request.macs is None or (report.macs_ratio or 1.0) <= request.macs * 1.005
@@ -141,7 +149,7 @@ def _masks(work: Workspace, widths: Mapping[str, int]) -> Keep:
     """The units that the criterion keeps at these widths."""
     if not widths:
         return {}
-    curves = build_levels(work.base, work.graph, work.feeds, work.options.criterion, work.options.seed)
+    curves = build_levels(work.open_base, work.graph, work.feeds, work.options.criterion, work.options.seed)
     return {name: keep_mask(curves[name], width) for name, width in widths.items()}
 
 

@@ -24,7 +24,7 @@ from onnxprune.errors import FileSystemError, ModelError, UsageError
 from onnxprune.ir import exporter
 from onnxprune.ir.files import read_proto
 from onnxprune.ir.header import copy_fields
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import Body, Model
 from onnxprune.ir.stored import DATA_FIELDS, StoredTensor, release
 
 INLINE_LIMIT = (1 << 31) - (64 << 20)
@@ -85,8 +85,10 @@ def _same(source: Path, target: Path) -> bool:
 
 
 def _weight_bytes(model: Model) -> int:
+    """Bytes of all initializers, those of opened subgraphs too, which are written inside the message in any case."""
     payloads = (tensor._values for tensor in model.all_tensors() if isinstance(tensor, gs.Constant))
-    return sum(payload.nbytes for payload in payloads)
+    inner = (value for node in model.graph.nodes for value in node.attrs.values() if isinstance(value, Body))
+    return int(sum(payload.nbytes for payload in payloads)) + sum(map(_weight_bytes, inner))
 
 
 @contextlib.contextmanager

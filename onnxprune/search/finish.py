@@ -15,6 +15,7 @@ from onnxprune.stats import model_drift
 from passes.block_removal import Branch
 from passes.quantization import quantize
 from passes.structured_pruning.compensate import compensate
+from passes.structured_pruning.splice import adopt
 from passes.verify_masking import Verdict, Weights, verify
 
 
@@ -51,7 +52,10 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     oracle = _proved(work, floating, removed, gone, "original") if work.options.verify and changed else None
     if work.options.compensate and changed:
         work.progress.stage("compensating")
-        compensate(work.base, floating, removed, aliases=alias, reference=work.reference, statistics=work.statistics)
+        fitted = work.opened(floating)
+        compensate(work.open_base, fitted, removed, aliases=alias, reference=work.reference, statistics=work.statistics)
+        if fitted is not floating:
+            adopt(floating, fitted)
         oracle = _proved(work, floating, removed, gone, "final") if work.options.verify else None
     compressed = floating
     if plan.scheme is not None:

@@ -34,8 +34,8 @@ class Sensitivity:
 
 def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = None) -> Sensitivity:
     """Prices the loss of every level of every group and of every branch. `saved`: what dropping each branch saves, by
-    name, in any unit; its MACs where nothing better is known. Groups inside subgraphs get a curve and no levels: no
-    cluster of theirs can be measured alone, nor a probe be swapped in.
+    name, in any unit; its MACs where nothing better is known. Groups inside subgraphs get a curve and, where
+    statistics see them, probes; no choices, since no cluster of theirs can be measured alone.
     """
     work.progress.stage("ranking units", f"{len(work.graph.groups)} groups")
     curves = build_levels(
@@ -43,7 +43,8 @@ def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = Non
     )
     groups = [group for group in work.graph.groups if group.name in curves and group.name not in work.in_subgraphs]
     most = level_choice.MOST_LEVELS * (2 if len(groups) <= FEW_GROUPS else 1)
-    levels = {group.name: level_choice.widths(group, most) for group in groups}
+    inside = [work.graph.group(name) for name in sorted(work.in_subgraphs - work.unseen)] if not work.benches else []
+    levels = {group.name: level_choice.widths(group, most) for group in (*groups, *inside)}
     drops = DropOrder()
     if work.options.drop_branches:
         work.progress.stage("ranking branches", f"{len(work.branches)} branches")
@@ -57,7 +58,7 @@ def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = Non
         )
     branch_of_node = {key: index for index, branch in enumerate(drops.branches) for key in branch.dropped}
     branch_of_group = {group.name: at for group in groups if (at := _branch_of(group, branch_of_node)) is not None}
-    probes = _probes(work, groups, levels, curves)
+    probes = _probes(work, [*groups, *inside], levels, curves)
     choices = level_choice.width_choices(groups, levels, curves, probes, branch_of_group)
     return Sensitivity(curves, levels, choices, drops, branch_of_node, branch_of_group, probes)
 
@@ -69,14 +70,16 @@ def _probes(
     curves: Mapping[str, Curve],
 ) -> dict[str, list[level_choice.Probe]]:
     """Two levels of every group, each alone in the dense network: about a half and about a quarter of its units."""
-    probe = Probes(work.base, work.probe_feeds(), work.statistics)
+    probe = Probes(work.open_base, work.probe_feeds(), work.statistics)
     found: dict[str, list[level_choice.Probe]] = {}
     for position, group in enumerate(groups):
         work.progress.stage("probing levels", f"{position + 1} of {len(groups)} groups")
-        found[group.name] = [
+        probed = [
             level_choice.Probe(width, probe(group, keep_mask(curves[group.name], width)))
             for width in picks(levels[group.name])
         ]
+        # a branch that no sample takes moves no output: its own curves say more than that
+        found[group.name] = [each for each in probed if each.error > 0 or group.name not in work.in_subgraphs]
     return found
 
 

@@ -17,6 +17,7 @@ from onnxprune.search.prepare import Prepared, split
 from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.reference import Reference, bounded
 from passes.block_removal import Branch, branches
+from passes.structured_pruning.splice import runs, spliced
 from runtime_bench import Bench, LatencyTable, Target, compare
 
 
@@ -91,15 +92,39 @@ class Workspace:
         return feeds if len(feeds) <= most else feeds.take(np.linspace(0, len(feeds) - 1, most).astype(int))
 
     @cached_property
+    def open_base(self) -> ir.Model:
+        """The base model as statistics see it: with the parts of branches that hold groups at the top level."""
+        if not self.in_subgraphs:
+            return self.base
+        model = spliced(self.base, self._named)
+        return model if runs(model, self.fitting) else self.base
+
+    def opened(self, model: ir.Model) -> ir.Model:
+        """A candidate in the form of `open_base`; the candidate itself where that is the base model."""
+        return model if self.open_base is self.base else spliced(model, self._named)
+
+    @cached_property
+    def unseen(self) -> frozenset[str]:
+        """Names of the groups without statistics: their weights alone rank them, and nothing makes up for them."""
+        inside = ir.body_names(self.open_base)
+        return self.in_subgraphs & frozenset(
+            group.name for group in self.graph.groups if group.producers[0][0] in inside
+        )
+
+    @property
+    def _named(self) -> set[str]:
+        return {tensor for name in self.in_subgraphs for tensor, _ in self.graph.group(name).owner}
+
+    @cached_property
     def statistics(self) -> Statistics:
         """Moments of the columns of every contraction of the base model."""
         self.progress.stage("collecting statistics", f"{len(self.fitting)} samples")
-        return collect(self.base, self.fitting, seed=self.options.seed)
+        return collect(self.open_base, self.fitting, seed=self.options.seed)
 
     @cached_property
     def reference(self) -> Reference:
         """Dense activations that compensation aims at, shared by all candidates."""
-        return Reference(self.base, self.fitting)
+        return Reference(self.open_base, self.fitting)
 
     @property
     def targets(self) -> tuple[Target, ...]:
