@@ -17,6 +17,7 @@ PASSES: dict[str, str] = {
     "eliminate-identities": "passes.eliminate_identities:EliminateIdentities",
     "zero-states": "passes.zero_states:ZeroStates",
     "block-scales": "passes.block_scales:BlockScales",
+    "split-axes": "passes.split_axes:SplitAxes",
     "normalize-ops": "passes.normalize_ops:NormalizeOps",
     "fuse-batchnorm": "passes.fuse_batchnorm:FuseBatchnorm",
     "separate-vectors": "passes.separate_vectors:SeparateVectors",
@@ -47,7 +48,7 @@ def canonical(keep_batchnorm: bool = False) -> list[Pass]:
     """
     names = ["inline-functions", "constant-folding", "inline-constant-if", "sink-initializers", "resolve-shapes"]
     names += ["constant-folding", "inline-constant-if", "sink-initializers", "eliminate-identities", "zero-states"]
-    names += ["block-scales", "dead-code", "normalize-ops"]
+    names += ["block-scales", "dead-code", "split-axes", "normalize-ops"]
     if not keep_batchnorm:
         names.append("fuse-batchnorm")
     names += ["resolve-shapes", "constant-folding", "eliminate-identities"]

@@ -56,3 +56,40 @@ def test_elements_picked_along_another_axis() -> None:
     places = b.op("Expand", [b.constant(np.array([[[4], [0], [4]]])), b.ints([2, 3, 6])], (2, 3, 6))
     picked = b.op("GatherElements", [hidden, places], (2, 3, 6), axis=1)
     assert check(b.finish([b.op("MatMul", [picked, b.weight(6, 3)], (2, 3, 3))])) == [6]
+
+
+@pytest.mark.parametrize("granularity", ["head", "head_dim"])
+def test_heads_that_share_an_axis_with_a_dynamic_batch(granularity: str) -> None:
+    """Products over (batch * heads): no head can be named, a dimension of all heads can."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    q, k, v = (b.op("MatMul", [x, b.weight(8, 8, fan_in=8)], x.shape) for _ in range(3))
+    parts = []
+    for y, perm in ((q, [0, 1, 2]), (k, [0, 2, 1]), (v, [0, 1, 2])):
+        y = b.reshape(b.op("Transpose", [y], (5, 2, 8), perm=[1, 0, 2]), (5, -1, 4), (5, 4, 4))
+        y = b.op("Transpose", [y], (4, 5, 4), perm=[1, 0, 2])
+        parts.append(b.op("Transpose", [y], [(4, 5, 4)[p] for p in perm], perm=perm))
+    scores = b.op("MatMul", parts[:2], (4, 5, 5))
+    mixed = b.op("MatMul", [b.unary("Softmax", scores, axis=-1), parts[2]], (4, 5, 4))
+    turned = b.op("Transpose", [mixed], (5, 4, 4), perm=[1, 0, 2])
+    flat = b.reshape(turned, (5, -1, 8), (5, 2, 8))
+    model = b.finish([b.op("MatMul", [flat, b.weight(8, 6, fan_in=8)], (5, 2, 6))], ["N"])
+    assert check(model, granularity=granularity) == [4, 4]
+
+
+@pytest.mark.parametrize(("granularity", "widths"), [("head", [2]), ("head_dim", [4, 4])])
+def test_multi_head_attention_of_pytorch_with_a_dynamic_batch(granularity: str, widths: list[int]) -> None:
+    """Merged batch and heads are split again behind a permutation: splitting earlier names the heads."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    parts = []
+    for perm in ([0, 1, 2, 3], [0, 1, 3, 2], [0, 1, 2, 3]):
+        y = b.op("Transpose", [b.op("MatMul", [x, b.weight(8, 8, fan_in=8)], x.shape)], (5, 2, 8), perm=[1, 0, 2])
+        y = b.op("Transpose", [b.reshape(y, (5, -1, 4), (5, 4, 4))], (4, 5, 4), perm=[1, 0, 2])
+        y = b.reshape(y, (-1, 2, 5, 4), (2, 2, 5, 4))
+        parts.append(b.op("Transpose", [y], [(2, 2, 5, 4)[p] for p in perm], perm=perm))
+    scores = b.op("MatMul", parts[:2], (2, 2, 5, 5))
+    mixed = b.op("MatMul", [b.unary("Softmax", scores, axis=-1), parts[2]], (2, 2, 5, 4))
+    flat = b.reshape(b.op("Transpose", [mixed], (5, 2, 2, 4), perm=[2, 0, 1, 3]), (-1, 8), (10, 8))
+    model = b.finish([b.op("MatMul", [flat, b.weight(8, 6, fan_in=8)], (10, 6))], ["N"])
+    assert check(canonicalize(model), granularity=granularity) == widths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune.channels.cut import Cut, editable, shape_entries
@@ -11,6 +12,8 @@ from onnxprune.channels.factors import atoms, blocks
 from onnxprune.channels.facts import attribute_ints, from_front, parameter, rank, ref, shape, size
 from onnxprune.channels.links import Barrier, Link, Pin, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
+
+Blocks = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 @op_rule("Reshape")
@@ -68,7 +71,9 @@ def transpose(node: gs.Node, opset: int) -> Iterator[Link]:
 
 
 def _regroup(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
-    for left, right in blocks(shape(x), shape(y)):
+    aligned = blocks(shape(x), shape(y))
+    yield from _innermost(x, y, fixed, aligned)
+    for left, right in aligned:
         before = {a: dim for a in left if (dim := shape(x)[a]) != 1}
         after = {b: dim for b in right if (dim := shape(y)[b]) != 1}
         sizes = [dim for dim in (*before.values(), *after.values()) if isinstance(dim, int) and dim > 0]
@@ -80,6 +85,23 @@ def _regroup(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
             reason = f"sizes {sizes[: len(before)]} and {sizes[len(before) :]} have no digits in common"
             yield from (Pin(ref(x, a), reason) for a in before)
             yield from (Pin(ref(y, b), reason) for b in after)
+
+
+def _innermost(x: gs.Tensor, y: gs.Tensor, fixed: set[int], aligned: Blocks) -> Iterator[Link]:
+    """Where axes in front are dynamic, the last ones that do not agree still share their innermost digit.
+
+    In (batch, 32) to (batch * 4, 8), element j of the 8 is elements j, 8 + j, 16 + j and 24 + j of the 32.
+    """
+    lefts, rights = ({a for run in aligned for a in run[side]} for side in (0, 1))
+    left = max((a for a in range(rank(x)) if a not in lefts and shape(x)[a] != 1), default=None)
+    right = max((b for b in range(rank(y)) if b not in rights and shape(y)[b] != 1), default=None)
+    if left is None or right is None or right in fixed:
+        return
+    long, short = size(x, left), size(y, right)
+    if long and short and long % short == 0:
+        yield Tie(ref(y, right), ref(x, left), np.arange(long) % short)
+    elif long and short and short % long == 0:
+        yield Tie(ref(x, left), ref(y, right), np.arange(short) % long)
 
 
 @resize_hook("Reshape")
