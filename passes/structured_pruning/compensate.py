@@ -143,8 +143,13 @@ class _Work:
         """Why a contraction keeps its weights; empty where it does not."""
         if plan.product.fixed or not self._is_written(plan.product.weight):
             return "its weight cannot be assigned: it is quantized, or computed from tensors that others read too"
-        large = plan.product.size > self._options.largest
-        return f"more than {self._options.largest} columns" if large else ""
+        if plan.product.size > self._options.largest:
+            return f"more than {self._options.largest} columns"
+        rank = len(self._tensors[plan.product.output].shape or ())
+        others = [axis for axis in range(rank) if axis != plan.product.channel_axis % rank]
+        if any((name, axis) in self._removed for name in (plan.dense, plan.product.output) for axis in others):
+            return "rows of its target have left, not only channels"
+        return ""
 
     def _is_written(self, name: str) -> bool:
         tensor = self._tensors[name]

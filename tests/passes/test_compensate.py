@@ -296,6 +296,23 @@ def test_a_weight_that_is_an_embedding_too_is_left_alone():
     np.testing.assert_array_equal(ir.initializers(small)["t"].values, sliced)
 
 
+def test_a_target_that_lost_rows_is_left_alone():
+    """Mixing over tokens: the tokens that leave are rows of the product over features that comes next."""
+    weights = {"w": rand(6, 7), "mix": rand(4, 8), "v": rand(7, 5), "back": rand(8, 3)}
+    turn = "Transpose <perm = [0, 2, 1]>"
+    body = f"a = MatMul(x, w)\nt = {turn} (a)\nm = MatMul(t, mix)\nr = Relu(m)\nu = {turn} (r)\n"
+    body += f"h = MatMul(u, v)\ns = {turn} (h)\ny = MatMul(s, back)"
+    model = parse(body, weights, "(float[n, 4, 6] x) => (float[n, 5, 3] y)")
+    graph = channels.analyze(model)
+    keep = {group.name: np.arange(group.width) < 5 for group in graph.groups}
+    assert sorted(group.width for group in graph.groups) == [7, 8]
+    small = model.copy()
+    prune(small, graph, keep)
+    report = compensate(model, small, graph.removals(keep), feeds(model, 50, 4, 6), options=EXACT)
+    assert "rows of its target" in report.skipped["h"]
+    assert "y" in [fit.node for fit in report.fits]
+
+
 def test_rows_beyond_the_memory_limit_go_to_disk_and_come_back_equal():
     model = mlp()
     data = feeds(model, 100, 6)
