@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 from all_families import FAMILIES
 from examine import Examination, examine
 from family import Exporter, Family, export
+from proving import prove_groups
+
+from onnxprune import canonicalize
 
 pytestmark = pytest.mark.torch
 CASES = [pytest.param(f, e, id=f"{f.name}-{e}") for f in FAMILIES for e in f.exporters]
@@ -26,6 +32,17 @@ def test_prune_thirty_percent_of_everything(family: Family, exporter: Exporter) 
     assert_holds(family, examine(proto, feeds))
     if family.attention and exporter == family.exporters[0]:
         assert_holds(family, examine(proto, feeds, granularity="head_dim"))
+
+
+@pytest.mark.parametrize(
+    "family", [f for f in FAMILIES if "torchscript" in f.exporters], ids=lambda family: family.name
+)
+def test_groups_alone_with_a_fixed_batch(family: Family) -> None:
+    """Sizes that are known everywhere, a random granularity, and groups that leave their neighbours whole."""
+    proto, feeds = export(replace(family, batch=()), "torchscript")
+    outcome = prove_groups(canonicalize(proto), [feeds], np.random.default_rng(0), most=2)
+    assert outcome.failure is None, (outcome.keep, outcome.failure)
+    assert outcome.checked > 1
 
 
 def test_every_family_says_what_keeps_the_rest() -> None:
