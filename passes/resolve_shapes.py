@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune import ir
 from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
 from passes.edits import Editor, ints, is_standard
+from passes.known_sizes import split_known
 from passes.shapes import refresh
 from passes.symbolic import Dim, Facts, Size, analyze, divide
 from passes.symbolic.layout_rules import reshaped
@@ -38,6 +39,8 @@ class ResolveShapes:
       5. ``Resize`` to a whole multiple of the input's size uses constant scales.
       6. What still reads a ``Shape`` of an inner tensor, but only dimensions of a graph input, reads the shape of that
          input.
+      7. Of a computed target of ``Reshape``, ``Expand`` or ``Resize`` that stays dynamic, the known sizes become
+         constants: a ``Concat`` puts them between what is picked from the computed vector.
     Requires: dimensions of graph inputs with the same name are equal, as the specification says.
     Guarantees: bit-equal outputs for every input on which the model ran, except that a -1 cannot stand beside a
     dimension of size zero. Targets of reshapes name every known size, so channel sizes are numbers afterwards.
@@ -133,6 +136,7 @@ class _Rewriter:
         if target is None:
             if dynamic:
                 self._skip(node, "more than one size of its target is dynamic")
+                self._split(node, 1)
             return
         literal = self.editor.constant(node.inputs[1])
         if literal is not None and not _improves(literal, target):
@@ -164,6 +168,7 @@ class _Rewriter:
         sizes = [1 if size == aligned[offset + axis] else size for axis, size in enumerate(target.reshape(-1))]
         if any(isinstance(size, Dim) for size in sizes):
             self._skip(node, "it expands to a dynamic size")
+            self._split(node, 1)
             return
         self._set_target(node, 1, ints([int(size) for size in sizes]), "shape")
 
@@ -195,11 +200,18 @@ class _Rewriter:
         if any(not isinstance(ratio, int) or ratio < 1 for ratio in ratios):
             if not self.editor.is_constant(node.inputs[3]):
                 self._skip(node, "it resizes to a dynamic size that is no whole multiple of its input's")
+                self._split(node, 3)
             return
         scales = self.editor.new_constant(f"{ir.node_key(node)}_scales", np.array(ratios, dtype=np.float32))
         self.editor.set_input(node, 2, scales)
         del node.inputs[3]
         self.counts["scales"] += 1
+
+    def _split(self, node: ir.Node, position: int) -> None:
+        """Rewrite 7."""
+        dtype = self.facts.types.get(node.inputs[position].name)
+        if dtype is not None and np.dtype(dtype) == np.int64 and split_known(self.editor, self.facts, node, position):
+            self.counts["split"] += 1
 
     def _sweep(self) -> None:
         """Unhook nodes that nothing reads any more, so that rewrite 6 sees only what is left."""

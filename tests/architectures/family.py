@@ -27,15 +27,17 @@ class Family:
     """One architecture.
 
     build: makes the module; weights are drawn afterwards. inputs: example tensors by input name, in the order of
-    `forward`. batch: the inputs whose axis 0 is the dynamic batch; none of them where the batch is fixed. share: the
-    least share of MACs that must be prunable. why: where it is under 0.9, what keeps the rest. attention: whether it
-    has heads; then head dimensions are pruned as well, in the graph of the first exporter.
+    `forward`. batch: the inputs whose axis 0 is the dynamic batch; none of them where the batch is fixed. maps: the
+    inputs that are images of any size as TorchScript writes them, axes 2 and 3. share: the least share of MACs that
+    must be prunable. why: where it is under 0.9, what keeps the rest. attention: whether it has heads; then head
+    dimensions are pruned as well, in the graph of the first exporter.
     """
 
     name: str
     build: Callable[[], nn.Module]
     inputs: Callable[[], dict[str, torch.Tensor]]
     batch: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
     share: float = 0.9
     why: str = ""
     attention: bool = False
@@ -91,6 +93,9 @@ def export(family: Family, exporter: Exporter) -> tuple[onnx.ModelProto, dict[st
 def _torchscript(family: Family, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
     buffer = io.BytesIO()
     torch.backends.mha.set_fastpath_enabled(False)  # fused attention at inference has no ONNX form
+    axes = {name: {0: "batch"} for name in family.batch}
+    for name in family.maps:
+        axes[name] = {**axes.get(name, {}), 2: "height", 3: "width"}
     torch.onnx.export(
         module,
         tuple(inputs.values()),
@@ -98,7 +103,7 @@ def _torchscript(family: Family, module: nn.Module, inputs: Mapping[str, torch.T
         dynamo=False,
         opset_version=family.opsets["torchscript"],
         input_names=list(inputs),
-        dynamic_axes={name: {0: "batch"} for name in family.batch},
+        dynamic_axes=axes,
     )
     return onnx.load_from_string(buffer.getvalue())
 

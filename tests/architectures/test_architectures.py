@@ -18,6 +18,12 @@ from onnxprune import canonicalize
 pytestmark = pytest.mark.torch
 CASES = [pytest.param(f, e, id=f"{f.name}-{e}") for f in FAMILIES for e in f.exporters]
 
+SINGLY = [
+    pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.attention else [])
+    for f in FAMILIES
+    if "torchscript" in f.exporters
+]
+
 
 def assert_holds(family: Family, found: Examination) -> None:
     """The oracle holds, parameters fall as predicted, and what is prunable is at least what the family promises."""
@@ -34,15 +40,20 @@ def test_prune_thirty_percent_of_everything(family: Family, exporter: Exporter) 
         assert_holds(family, examine(proto, feeds, granularity="head_dim"))
 
 
-@pytest.mark.parametrize(
-    "family", [f for f in FAMILIES if "torchscript" in f.exporters], ids=lambda family: family.name
-)
+@pytest.mark.parametrize("family", SINGLY)
 def test_groups_alone_with_a_fixed_batch(family: Family) -> None:
     """Sizes that are known everywhere, a random granularity, and groups that leave their neighbours whole."""
     proto, feeds = export(replace(family, batch=()), "torchscript")
     outcome = prove_groups(canonicalize(proto), [feeds], np.random.default_rng(0), most=2)
     assert outcome.failure is None, (outcome.keep, outcome.failure)
     assert outcome.checked > 1
+
+
+@pytest.mark.parametrize("name", ["diffusion U-Net", "DeepLab v3+", "HRNet", "RetinaNet", "style transfer", "U-Net"])
+def test_images_of_any_size(name: str) -> None:
+    """Sizes that are computed from the image's at run time freeze no channel."""
+    family = next(family for family in FAMILIES if family.name == name)
+    assert_holds(family, examine(*export(replace(family, maps=("x",)), "torchscript")))
 
 
 def test_every_family_says_what_keeps_the_rest() -> None:

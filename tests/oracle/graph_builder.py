@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -171,7 +172,8 @@ class Builder:
     def finish(self, outputs: Sequence[Value], symbols: Sequence[str] = ()) -> onnx.ModelProto:
         """The model, without nodes, weights and inputs that no output needs.
 
-        `symbols` takes the place of the inputs' leading sizes; outputs then declare nothing but their rank.
+        `symbols` takes the place of the inputs' leading sizes, except where a name is empty; outputs then declare
+        nothing but their rank.
         """
         needed, nodes = {o.name for o in outputs}, []
         for node in reversed(self.nodes):
@@ -185,7 +187,11 @@ class Builder:
         graph = helper.make_graph(
             nodes[::-1],
             "random",
-            [info(v, [*symbols, *v.shape[len(symbols) :]]) for v in self.inputs if v.name in needed],
+            [
+                info(v, [name or size for name, size in zip_longest(symbols, v.shape)])
+                for v in self.inputs
+                if v.name in needed
+            ],
             [info(v, [None] * len(v.shape) if symbols else v.shape) for v in outputs],
             [numpy_helper.from_array(v, n) for n, v in self.constants.items() if n in needed],
         )

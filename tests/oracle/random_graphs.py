@@ -29,13 +29,13 @@ def random_model(choose: Chooser, most: int = 9, *, symbolic: bool = True) -> on
     if choose.integer(0, 3) == 0:
         outputs.append(module.head(b, b.pick(b.live[1:])))
     unique = {o.name: o for o in outputs}
-    symbols = b.pick([[], [], ["N"], ["N"] if image else ["N", "T"]])
+    symbols = b.pick([[], [], ["N"], ["N", "", "H", "W"] if image else ["N", "T"]])
     return b.finish(list(unique.values()), symbols if symbolic else [])
 
 
 def random_feeds(model: onnx.ModelProto, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
     """One call with normal values."""
-    sizes = {"N": 2, "T": 5}
+    sizes = {"N": 2, "T": 5, "H": 6, "W": 4}
     shapes = {
         i.name: [sizes.get(d.dim_param, d.dim_value) for d in i.type.tensor_type.shape.dim] for i in model.graph.input
     }

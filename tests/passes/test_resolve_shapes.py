@@ -206,3 +206,50 @@ def test_reshape_target(source, result, target):
     symbols = {"b": symbol("b"), "s": symbol("s"), "bs": symbol("b") * symbol("s")}
     made = [[symbols.get(size, size) for size in shape] for shape in (source, result)]
     assert reshape_target(*made) == target
+
+
+RESIZED = """agraph (float[N,3,H,W] x, float[N,2,A,B] skip) => (float[N,3,A,B] y) <float[0] none = {},
+        int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}> {
+        s = Shape(x)
+        own = Slice(s, zero, two, zero)
+        t = Shape(skip)
+        wanted = Slice(t, two, four, zero)
+        sizes = Concat <axis = 0> (own, wanted)
+        y = Resize <mode = "nearest"> (x, none, none, sizes)
+    }"""
+MAPS = ({"N": 1, "H": 2, "W": 3, "A": 5, "B": 4}, {"N": 2, "H": 4, "W": 4, "A": 3, "B": 7})
+
+
+def test_known_sizes_of_a_dynamic_target_become_constants(apply):
+    done = apply(ResolveShapes(), RESIZED, MAPS)
+    assert done.nodes == [
+        "s = Shape(x)",
+        "t = Shape(skip)",
+        "wanted = Slice(t, two, four, zero)",
+        "s_part = Gather(s, s_entries) {axis=0}",
+        "y_sizes = Concat(s_part, y_known, wanted) {axis=0}",
+        "y = Resize(x, none, none, y_sizes) {mode='nearest'}",
+    ]
+    assert done.values("s_entries").tolist() == [0] and done.values("y_known").tolist() == [3]
+    assert done.result.counts["split"] == 1
+
+
+def test_the_shape_of_a_map_as_a_target_is_split_into_what_is_known(apply):
+    done = apply(
+        ResolveShapes(),
+        """agraph (float[N,4,H,W] x) => (float[N,4,H,W] y) <int64[3] groups = {0,2,-1}> {
+            folded = Reshape(x, groups)
+            e = Exp(folded)
+            s = Shape(x)
+            y = Reshape(e, s)
+        }""",
+        ({"N": 1, "H": 2, "W": 3}, {"N": 2, "H": 4, "W": 4}),
+    )
+    assert done.result.counts["split"] == 1
+    assert done.nodes[-2] == "y_sizes = Concat(s_part, y_known, s_part_1) {axis=0}"
+    assert done.values("y_known").tolist() == [4]
+
+
+def test_a_target_of_unknown_sizes_alone_is_left_as_it_is(apply):
+    done = apply(ResolveShapes(), RESIZED.replace("float[N,3,", "float[N,C,"), ({**MAPS[0], "C": 3},))
+    assert "split" not in done.result.counts

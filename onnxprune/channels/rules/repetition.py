@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -12,6 +12,7 @@ from onnxprune.channels.cut import Cut, editable, shape_entries
 from onnxprune.channels.facts import constant_ints, integer, parameter, present, rank, ref, size
 from onnxprune.channels.links import Barrier, Link, Pin, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
+from onnxprune.channels.rules.selection import slices
 
 
 @op_rule("Expand")
@@ -107,7 +108,7 @@ def shape_of(node: gs.Node, opset: int) -> Iterator[Link]:
     x, y = node.inputs[0], node.outputs[0]
     start, end = integer(node, "start", 0), integer(node, "end", rank(x))
     visible = list(range(rank(x)))[slice(start, end)] if node.op == "Shape" else list(range(rank(x)))
-    read = set(visible) if node.op == "Size" else {visible[i] for i in _entries_read(y, len(visible))}
+    read = set(visible) if node.op == "Size" else {visible[i] for i in _entries_read(y, len(visible), opset)}
     for axis in range(rank(x)):
         if axis in read:
             yield Pin(ref(x, axis), f"{node.op} reads its size as data")
@@ -115,13 +116,17 @@ def shape_of(node: gs.Node, opset: int) -> Iterator[Link]:
             yield Tie(ref(x, axis), ref(x, axis))
 
 
-def _entries_read(y: gs.Tensor, length: int) -> set[int]:
-    """Entries of a shape vector that its consumers pick with constant indices; all, unless every consumer does."""
+def _entries_read(y: gs.Tensor, length: int, opset: int) -> set[int]:
+    """Entries of a shape vector that its consumers pick with constants; all, unless every consumer does."""
     read: set[int] = set()
     consumers = ir.consumers(y)
     for node in consumers:
-        picked = constant_ints(present(node, 1)) if node.op == "Gather" and not ir.domain(node) else None
+        picked: Iterable[int] | None = None
+        if node.op == "Gather" and not ir.domain(node):
+            picked = constant_ints(present(node, 1))
+        elif node.op == "Slice" and not ir.domain(node):
+            picked = slices(node, opset).get(0)
         if picked is None:
             return set(range(length))
-        read.update(i % length for i in picked)
+        read.update(int(i) % length for i in picked)
     return read if consumers else set(range(length))

@@ -85,6 +85,28 @@ def _regroup(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
             reason = f"sizes {sizes[: len(before)]} and {sizes[len(before) :]} have no digits in common"
             yield from (Pin(ref(x, a), reason) for a in before)
             yield from (Pin(ref(y, b), reason) for b in after)
+    yield from _outermost(x, y, fixed)
+
+
+def _outermost(x: gs.Tensor, y: gs.Tensor, fixed: set[int]) -> Iterator[Link]:
+    """Where the rest of a run is not known, as in (c, h, w) -> (groups, -1): the first axes of it, of which one holds
+    the other's elements in equal parts, since both count the same elements from the outermost on.
+    """
+    i = j = 0
+    for left, right in blocks(shape(x), shape(y)):
+        if (left[0], right[0]) != (i, j):
+            break
+        i, j = left[-1] + 1, right[-1] + 1
+    if i >= rank(x) or j >= rank(y) or j in fixed:
+        return
+    a, b = size(x, i), size(y, j)
+    if a is None or b is None or max(a, b) % max(min(a, b), 1):
+        return
+    wide, narrow = (ref(x, i), ref(y, j)) if a > b else (ref(y, j), ref(x, i))
+    if min(a, b) < 2:
+        yield Pin(wide, "it becomes a part of an axis of unknown size, or comes from one")
+        return
+    yield Tie(narrow, wide, np.arange(max(a, b)) // (max(a, b) // min(a, b)))
 
 
 def _innermost(x: gs.Tensor, y: gs.Tensor, fixed: set[int], aligned: Blocks) -> Iterator[Link]:

@@ -29,7 +29,7 @@ from onnxprune.channels.rules.alike import pass_through
 def slice_(node: gs.Node, opset: int) -> Iterator[Link]:
     """Sliced axes with known bounds pick elements; the rest of the input may come and go."""
     x, y = node.inputs[0], node.outputs[0]
-    picked = _slices(node, opset)
+    picked = slices(node, opset)
     for axis in range(rank(x)):
         if axis not in picked:
             yield from pass_through(x, y, (axis,))
@@ -37,7 +37,7 @@ def slice_(node: gs.Node, opset: int) -> Iterator[Link]:
             yield Tie(ref(x, axis), ref(y, axis), picked[axis])
 
 
-def _slices(node: gs.Node, opset: int) -> dict[int, Ints | None]:
+def slices(node: gs.Node, opset: int) -> dict[int, Ints | None]:
     """Elements picked on each sliced axis: None where a bound is computed or the axis is dynamic."""
     x = node.inputs[0]
     if opset < 10:
@@ -75,7 +75,7 @@ def _bounds(start: int, end: int, step: int, length: int) -> tuple[int, int | No
 def resize_slice(node: gs.Node, opset: int, cut: Cut) -> None:
     """New bounds where the kept elements are evenly spaced, otherwise a Gather in front that picks them."""
     x, y = node.inputs[0], node.outputs[0]
-    picked = _slices(node, opset)
+    picked = slices(node, opset)
     order = list(picked)
     for place, axis in enumerate(order):
         chosen = picked[axis]
