@@ -60,7 +60,7 @@ def share(model: ir.Model, graph: channels.ChannelGraph, feeds: dict[str, np.nda
         ("minilm_l6/model.onnx", "head", 12, 0.97),
         ("minilm_l6/model.onnx", "head_dim", 18, 0.98),
         ("sinet_portrait/model.onnx", "head", 17, 0.95),
-        ("magika_v3_3/model.onnx", "head", 1, 0.97),
+        ("magika_v3_3/model.onnx", "head", 2, 0.99),
         ("kws_dscnn_tiny/model.onnx", "head", 5, 0.98),
         ("mnist_cntk/model.onnx", "head", 2, 0.95),
     ],
