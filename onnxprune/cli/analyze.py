@@ -27,6 +27,8 @@ from onnxprune.errors import UsageError
 @params.running
 def analyze(model: Path, view: str, why: str | None, dot: Path | None, form: str, **given: Any) -> int:
     """Shows the groups of coupled units that can be removed from MODEL, and what is frozen for which reason."""
+    if dot is not None and view == "rules" and not why:
+        raise UsageError("--dot draws the groups; leave out --rules")
     request = {"model": str(model), "view": "why" if why else view, "axis": _axis(why) if why else None}
     job = Job("analyze", given)
     job.reads(model=model)

@@ -67,11 +67,13 @@ def test_growth_is_an_exponent() -> None:
     assert len(table(rows).splitlines()) == 5
 
 
-def test_only_the_size_with_a_limit_can_be_late() -> None:
+def test_only_sizes_with_a_limit_can_be_late() -> None:
     assert SIZES["chain"][-1] > 10_000
     assert late(_scale_row(10_000, 10.1))
     assert not late(_scale_row(10_000, 9.9))
     assert not late(_scale_row(20_000, 20.0))
+    assert late(_scale_row(2000, 2.1))
+    assert not late(_scale_row(2000, 1.9))
 
 
 def test_latency_starts_from_every_model_file_once() -> None:

@@ -104,6 +104,7 @@ def test_a_drawing_is_an_output_like_any_other(tmp_path: Path, capsys: pytest.Ca
     assert "exists; choose another path or add --overwrite" in capsys.readouterr().err
     assert main(["analyze", "m.onnx", "--dot", "g.dot", "--overwrite"]) == 0
     assert main(["analyze", "m.onnx", "--dot", "m.onnx", "--overwrite"]) == 2
+    assert main(["analyze", "m.onnx", "--dot", "h.dot", "--rules"]) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "g.dot"}
 
 

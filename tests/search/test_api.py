@@ -137,7 +137,7 @@ def test_dropping_branches_is_an_option(linear_first: Residual) -> None:
         ({"ratio": 0.5, "criterion": "luck"}, UsageError, "unknown criterion"),
         ({"ratio": 0.5, "granularity": "toe"}, UsageError, "granularity"),
         ({"ratio": 0.5, "freeze": "("}, UsageError, "not a regular expression"),
-        ({"ratio": 0.5, "freeze": "."}, TargetNotMetError, "nothing in this model can be pruned"),
+        ({"ratio": 0.5, "freeze": "."}, TargetNotMetError, "nothing in this model can be pruned: frozen by name"),
         ({"ratio": 0.001}, TargetNotMetError, "would keep all its units"),
         ({"spec": {}}, TargetNotMetError, "would keep all its units"),
         ({"spec": {FIRST: 192}}, TargetNotMetError, "would keep all its units"),
