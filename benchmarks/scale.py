@@ -48,8 +48,8 @@ def main() -> int:
     print(text)
     if asked.record:
         about = (
-            "By `python benchmarks/scale.py --record`; the limit for `onnxprune analyze` (in bold) is 2 s for 2,000 nodes "
-            "and 10 s for 10,000 nodes and for 8,192 hidden units."
+            "By `python benchmarks/scale.py --record`; the limit for `onnxprune analyze` (in bold) is 2 s for 2,000 "
+            "nodes and 10 s for 10,000 nodes and for 8,192 hidden units."
         )
         record(SECTION, f"## Scale\n\n{about}\n\n{text}")
     return int(any(late(row) for row in rows))
