@@ -42,8 +42,8 @@ class ConstantFolding:
     Leaves alone: random operators, operators with subgraphs, other domains and local functions, overridable
     initializers, integer divisions that trap, ``DequantizeLinear`` of a weight in 8 or 4 bits, which the file
     stores in less room than its result takes, and of an int32 bias whose consumer also reads a dequantized activation
-    (together they are an int8 kernel), ``Cast`` of a large float16 or bfloat16 weight to a wider type, results over the
-    budget.
+    (together they are an int8 kernel), ``Cast`` of a large float16 or bfloat16 weight to a wider type, ``Transpose`` of
+    a large weight that other nodes read as it is, results over the budget.
     Options: ``max_growth`` bytes (default 1 MiB) and ``max_ratio`` (default 4): a result may have at most
     ``max_growth + max_ratio * bytes of its inputs`` bytes, all together 64 MiB and twice the model's own.
     References: ONNX operator specification, Constant, CastLike, QuantizeLinear.
@@ -116,7 +116,15 @@ def _ready(editor: Editor, node: ir.Node, counts: Counter[str]) -> bool:
         return False
     if node.op == "Cast":
         return not _widens(node)
+    if node.op == "Transpose":
+        return not _is_tied(node)
     return node.op != "DequantizeLinear" or not _is_quantized_weight(editor, node)
+
+
+def _is_tied(node: ir.Node) -> bool:
+    """Whether a large weight is read in another layout too, as a tied embedding is: the file would hold it twice."""
+    weight = node.inputs[0]
+    return len(ir.consumers(weight)) > 1 and math.prod(weight.shape) >= _LARGE_ELEMENTS
 
 
 def _widens(node: ir.Node) -> bool:

@@ -27,6 +27,7 @@ from onnxprune.search.prepare import Prepared, prepare
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
 from onnxprune.units import parse_target
+from passes.quantization import is_quantized
 from runtime_bench import Bench, LatencyTable, Target
 
 REFUSE_DRIFT = 0.5
@@ -139,6 +140,9 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
     report = facts.new_report(prepared, asked, request.seed)
     if prepared.feeds.synthetic:
         report.notes.append("no calibration data: synthetic inputs were used, so drift says little about real data")
+        progress.decide(report.notes[-1])
+    if is_quantized(prepared.base):
+        report.notes.append("the model is quantized already: only widths and branches are searched")
         progress.decide(report.notes[-1])
     if request.evaluate is not None:  # first: an evaluation that fails must not cost a whole search
         progress.stage("evaluating", "the input model")

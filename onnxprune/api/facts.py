@@ -55,6 +55,7 @@ def fill_result(report: Report, prepared: Prepared, work: Workspace, done: Finis
     report.params_ratio = report.output.params / max(report.model.params, 1)
     report.groups = group_facts(work.graph, done.keep)
     report.dropped_branches = done.dropped
+    report.notes.extend(done.notes)
     report.scheme = scheme_name(done.plan.scheme)
     report.float_nodes = done.plan.scheme.exclude if done.plan.scheme else ()
     report.drift = DriftFacts(DRIFT_METRIC, done.worst_drift, dict(done.drift), prepared.feeds.synthetic)

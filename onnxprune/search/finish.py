@@ -14,7 +14,7 @@ from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
 from passes.block_removal import Branch
 from passes.quantization import quantize
-from passes.structured_pruning.compensate import compensate
+from passes.structured_pruning.compensate import UNASSIGNABLE, CompensationReport, compensate
 from passes.structured_pruning.splice import adopt
 from passes.verify_masking import Verdict, Weights, verify
 
@@ -22,7 +22,7 @@ from passes.verify_masking import Verdict, Weights, verify
 @dataclass(frozen=True)
 class Finished:
     """A finished model: `compressed` as it will be written, `floating` before quantization, drift by output on held-out
-    samples.
+    samples, `notes` for the report.
     """
 
     plan: Plan
@@ -33,6 +33,7 @@ class Finished:
     drift: Mapping[str, float]
     oracle: Verdict | None
     dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def worst_drift(self) -> float:
@@ -49,14 +50,18 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     floating, alias = narrowed(work.base, work.graph, keep, gone)
     changed = bool(removed or gone)
     # the slices first, with the original's weights; later the final weights, which prove no slicing
+    notes: tuple[str, ...] = ()
     oracle = _proved(work, floating, removed, gone, "original") if work.options.verify and changed else None
     if work.options.compensate and changed:
         work.progress.stage("compensating")
-        fitted = work.opened(floating)
-        compensate(work.open_base, fitted, removed, aliases=alias, reference=work.reference, statistics=work.statistics)
-        if fitted is not floating:
-            adopt(floating, fitted)
+        opened = work.opened(floating)
+        fitted = compensate(
+            work.open_base, opened, removed, aliases=alias, reference=work.reference, statistics=work.statistics
+        )
+        if opened is not floating:
+            adopt(floating, opened)
         oracle = _proved(work, floating, removed, gone, "final") if work.options.verify else None
+        notes = _left_alone(fitted)
     compressed = floating
     if plan.scheme is not None:
         work.progress.stage("quantizing")
@@ -64,7 +69,12 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     work.progress.stage("comparing outputs")
     drift = model_drift(work.base, compressed, work.held)
     dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
-    return Finished(plan, compressed, floating, removed, keep, drift, oracle, dropped)
+    return Finished(plan, compressed, floating, removed, keep, drift, oracle, dropped, notes)
+
+
+def _left_alone(fitted: CompensationReport) -> tuple[str, ...]:
+    count = sum(reason == UNASSIGNABLE for reason in fitted.skipped.values())
+    return (f"{count} contractions keep their sliced weights: {UNASSIGNABLE}",) if count else ()
 
 
 def _proved(

@@ -35,7 +35,7 @@ class Probes:
         model = self._model.copy()
         weights = ir.initializers(model)
         found = [self._statistics.products.get(contraction.node) for contraction in group.contractions]
-        if any(product is not None and product.fixed for product in found):  # no weight could absorb anything
+        if any(p is not None and (p.fixed or p.weight not in weights) for p in found):  # no float weight to absorb it
             delete(model, _removed(group, keep))
             return model
         for contraction, product in zip(group.contractions, found, strict=True):

@@ -16,6 +16,7 @@ from passes.quantization import (
     Scheme,
     fake_quantize_for_latency,
     float_prefixes,
+    is_quantized,
     quantize,
     ranking,
     sensitivity,
@@ -45,7 +46,7 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     8 bits make slower or wrong.
     """
     plain = SchemeOption(None, 0.0, max(work.ratios(work.base_file)))
-    if "int8" not in work.options.precisions:
+    if "int8" not in work.options.precisions or is_quantized(work.base):
         return [plain]
     dynamic = [Scheme(kind="dynamic")]
     schemes = [Scheme(kind="static", activation="u8"), Scheme(kind="static", activation="s8")]

@@ -1,6 +1,12 @@
 """8-bit quantization: static (QDQ) and dynamic. See docs/quantization.md."""
 
-from passes.quantization.api import choose_exclusions, fake_quantize_for_latency, quantizable, quantize
+from passes.quantization.api import (
+    choose_exclusions,
+    fake_quantize_for_latency,
+    is_quantized,
+    quantizable,
+    quantize,
+)
 from passes.quantization.dynamic_pass import QuantizeDynamic
 from passes.quantization.host import saturates
 from passes.quantization.scheme import Scheme
@@ -14,6 +20,7 @@ __all__ = [
     "choose_exclusions",
     "fake_quantize_for_latency",
     "float_prefixes",
+    "is_quantized",
     "quantizable",
     "quantize",
     "ranking",

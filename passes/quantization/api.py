@@ -12,6 +12,8 @@ from passes.quantization import dynamic, selection, static
 from passes.quantization.scheme import Scheme
 from passes.quantization.sensitivity import ranking, sensitivity
 
+_MARKS = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "MatMulInteger", "ConvInteger", "QuantizeMatMul")
+
 
 def quantize(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     """An 8-bit copy of `model`, checked and run once.
@@ -32,6 +34,11 @@ def fake_quantize_for_latency(model: ir.Model, scheme: Scheme, feeds: Feeds | No
     if scheme.kind == "dynamic":
         return dynamic.quantize_dynamic(model, scheme)
     return static.quantize_static_for_latency(model, feeds or Feeds.synthetic(model, static.LATENCY_SAMPLES, 0), scheme)
+
+
+def is_quantized(model: ir.Model) -> bool:
+    """Whether any weight or activation is quantized already: such a model is not quantized again."""
+    return any(any(mark in node.op for mark in _MARKS) for node in model.graph.nodes)
 
 
 def quantizable(model: ir.Model, kind: str = "static") -> list[str]:

@@ -65,7 +65,7 @@ class QuantizeStatic:
 def apply(model: ir.Model, ctx: PassContext, scheme: Scheme, max_drift: float) -> PassResult:
     """Quantize `model` in place by `scheme` unless that fails or drifts more than `max_drift`."""
     where = ir.node_key(model.graph.nodes[0]) if model.graph.nodes else ""
-    if any(node.op in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.nodes):
+    if api.is_quantized(model):
         return PassResult(False, skips=(Skip(where, "the model is quantized already"),))
     feeds = ctx.feeds if ctx.feeds is not None else Feeds.synthetic(model, SYNTHETIC_SAMPLES, ctx.seed)
     try:

@@ -26,6 +26,8 @@ from passes.structured_pruning.rows import Chain, held_out_rows, joined, other_r
 from passes.structured_pruning.sites import BiasSite, is_writable, write
 from passes.structured_pruning.targets import Plan, plans
 
+UNASSIGNABLE = "operands of quantized operators, and weights that others read in another form, are not fitted"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -142,7 +144,7 @@ class _Work:
     def _left_alone(self, plan: Plan) -> str:
         """Why a contraction keeps its weights; empty where it does not."""
         if plan.product.fixed or not self._is_written(plan.product.weight):
-            return "its weight cannot be assigned: it is quantized, or computed from tensors that others read too"
+            return UNASSIGNABLE
         if plan.product.size > self._options.largest:
             return f"more than {self._options.largest} columns"
         rank = len(self._tensors[plan.product.output].shape or ())
