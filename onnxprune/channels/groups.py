@@ -74,7 +74,7 @@ class Group:
     """Units that touch the same axes: they can be ranked against each other and removed in any number.
 
     name: `tensor:axis` of the first producer (with `#2`, `#3` where several groups share it).
-    kind: channel, neuron, head, head_dim or embedding.
+    kind: channel, neuron, hidden (of a recurrent layer), head, query_head, head_dim or embedding.
     width: number of units.
     owner: for every axis the group touches, weights and activations, the unit of each element or -1.
     producers: weight axes that make the units; contractions: weight axes that sum them away.

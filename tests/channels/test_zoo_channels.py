@@ -63,6 +63,8 @@ def share(model: ir.Model, graph: channels.ChannelGraph, feeds: dict[str, np.nda
         ("magika_v3_3/model.onnx", "head", 2, 0.99),
         ("kws_dscnn_tiny/model.onnx", "head", 5, 0.98),
         ("mnist_cntk/model.onnx", "head", 2, 0.95),
+        ("skl_mlp_digits/model.onnx", "head", 2, 0.98),
+        ("dtln_denoise/model_2.onnx", "head", 1, 0.67),  # the rest is two recurrent cells whose state the caller keeps
     ],
 )
 def test_prune_thirty_percent(zoo: Path, name: str, granularity: str, groups: int, least_share: float) -> None:
@@ -84,6 +86,14 @@ def test_prune_thirty_percent(zoo: Path, name: str, granularity: str, groups: in
     onnx.checker.check_model(ir.to_proto(pruned), full_check=True)
     verdict = verify(model, pruned, graph.removals(keep), [feeds])
     assert verdict.ok, verdict
+
+
+def test_states_that_the_caller_keeps_are_named(zoo: Path) -> None:
+    """Two LSTM layers whose states are inputs and outputs of the model: nothing of them can leave."""
+    graph = channels.analyze(canonicalized(zoo / "dtln_denoise" / "model_1.onnx"))
+    assert not graph.groups
+    reasons = {frozen.axis: frozen.reason for frozen in graph.frozen}
+    assert reasons["lstm_4_W", 1] == reasons["lstm_5_R", 1] == "graph input input_3"
 
 
 def test_both_exports_have_the_same_groups(zoo: Path) -> None:

@@ -22,7 +22,7 @@ def counted(b: Builder, x: Value) -> Value:
     rest = [n for a, n in enumerate(x.shape) if a != axis]
     if kind == "CumSum" and b.opset >= 11:
         return b.op("CumSum", [x, b.constant(np.asarray(axis, np.int32))], x.shape, reverse=int(b.flag()))
-    if kind == "TopK" and b.opset >= 10:
+    if kind == "TopK" and b.opset >= 10 and x.shape[axis] > 1:
         shape = [2 if a == axis else n for a, n in enumerate(x.shape)]
         values, places = b.ops("TopK", [x, b.ints([2])], [shape, shape], axis=axis)
         return b.binary("Add", values, b.op("Cast", [places], shape, to=1), shape)
@@ -30,7 +30,7 @@ def counted(b: Builder, x: Value) -> Value:
         return b.op("Trilu", [x], x.shape, upper=int(b.flag()))
     if kind == "ReverseSequence" and b.opset >= 10:
         turned = b.op("Transpose", [x], (x.shape[2], x.shape[0], x.shape[1], x.shape[3]), perm=[2, 0, 1, 3])
-        back = b.op("ReverseSequence", [turned, b.ints([3, 5][: x.shape[0]])], turned.shape)
+        back = b.op("ReverseSequence", [turned, b.ints([1, x.shape[2]][: x.shape[0]])], turned.shape)
         return b.op("Transpose", [back], x.shape, perm=[1, 2, 0, 3])
     if kind == "Hardmax":
         return b.binary("Add", x, b.op("Hardmax", [x], x.shape, axis=axis), x.shape)
@@ -66,7 +66,7 @@ def indexed(b: Builder, x: Value) -> Value:
         return b.op("Transpose", [picked], (n, c, 2, w), perm=[0, 3, 1, 2])
     if kind == "ScatterND":
         turned = b.op("Transpose", [x], (h, w, n, c), perm=[2, 3, 0, 1])
-        done = b.op("ScatterND", [turned, b.ints(np.array([[0, 0], [1, 2]])), b.weight(2, n, c)], turned.shape)
+        done = b.op("ScatterND", [turned, b.ints(np.array([[0, 0], [h - 1, w - 1]])), b.weight(2, n, c)], turned.shape)
         return b.op("Transpose", [done], x.shape, perm=[2, 3, 0, 1])
     indices = b.ints(b.rng.integers(0, c, (n, 4, h, w)))
     return b.op("GatherElements", [x, indices], (n, 4, h, w), axis=1)
