@@ -198,15 +198,16 @@ class _Work:
         old = self._values(self._compressed, product.weight)
         start = split(self._bias(plan)[None], product.groups)[:, 0]
         before = relative_error(project, predict(x, product.matrix(old), start))
+        kept = (np.zeros_like(start) if site is not None else start)[:, None].astype(np.float32)  # a bias that stays
         held_out = held_out_rows([block.shape[1] for block in rows.columns], self._options.held_out)
         solution = solve(
             x,
-            split(chain.backward(goal), product.groups),
+            split(chain.backward(goal), product.groups) - kept,
             self._centre(plan),
             intercept=site is not None,
             ridges=self._options.ridges,
             held_out=held_out,
-            project=project if low is not None or high is not None else None,
+            project=(lambda y: project(y + kept) - kept) if low is not None or high is not None else None,
             rounds=self._options.rounds,
             weights=weights,
         )
