@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from family import Family, tokens
+from family import EXPORTERS, Exporter, Family, tokens
 from huggingface import TINY, tiny
 
 GROUPED = {**TINY, "num_key_value_heads": 2}
@@ -12,9 +12,9 @@ BOTH = ("input_ids", "attention_mask")  # without a mask, transformers looks for
 TEXT = tokens(2, 8, 50)
 
 
-def decoder(name: str, model: str, **settings: Any) -> Family:
+def decoder(name: str, model: str, exporters: tuple[Exporter, ...] = EXPORTERS, **settings: Any) -> Family:
     """A family that reads token numbers and their mask, and scores the next token."""
-    return Family(name, tiny(model, BOTH, **settings), TEXT, BOTH, attention=True)
+    return Family(name, tiny(model, BOTH, **settings), TEXT, BOTH, attention=True, exporters=exporters)
 
 
 FAMILIES = (
@@ -66,4 +66,9 @@ FAMILIES = (
     decoder(
         "MPT", "MptForCausalLM", vocab_size=50, d_model=32, n_layers=1, n_heads=4, expansion_ratio=2, max_seq_len=32
     ),
+    # Cohere 2024: interleaved rotary pairs, one norm for both branches. TorchScript's repeat_interleave leaves four
+    # cosines for eight dimensions: ONNX Runtime refuses that model.
+    decoder("Cohere", "CohereForCausalLM", ("dynamo",), **GROUPED),
+    # arXiv 2312.00752: no attention: a selective state space scanned step by step, gated
+    decoder("Mamba", "MambaForCausalLM", vocab_size=50, hidden_size=32, num_hidden_layers=1, state_size=4),
 )

@@ -50,4 +50,23 @@ FAMILIES = (
         cls_token_id=1,
         sep_token_id=2,
     ),
+    # arXiv 2006.03654: scores of contents against relative positions, picked by distance
+    encoder(
+        "DeBERTa", "DebertaV2ForSequenceClassification", relative_attention=True, pos_att_type=["p2c", "c2p"], **TINY
+    ),
+    # arXiv 1901.07291: embeddings of positions in a stream that padding sets to zero
+    encoder(
+        "XLM",
+        "XLMForSequenceClassification",
+        vocab_size=50,
+        emb_dim=32,
+        n_layers=1,
+        n_heads=4,
+        max_position_embeddings=32,
+        pad_index=0,
+        bos_index=1,
+        eos_index=2,
+        unk_index=3,
+        mask_index=4,
+    ),
 )

@@ -93,3 +93,28 @@ def test_multi_head_attention_of_pytorch_with_a_dynamic_batch(granularity: str, 
     flat = b.reshape(b.op("Transpose", [mixed], (5, 2, 2, 4), perm=[2, 0, 1, 3]), (-1, 8), (10, 8))
     model = b.finish([b.op("MatMul", [flat, b.weight(8, 6, fan_in=8)], (10, 6))], ["N"])
     assert check(canonicalize(model), granularity=granularity) == widths
+
+
+def test_positions_expanded_to_the_shape_of_the_embeddings() -> None:
+    """XLM: only the batch of that shape is needed, so reading it does not keep the width."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    hidden = b.op("MatMul", [x, b.weight(8, 6, fan_in=8)], (2, 5, 6))
+    places = b.op("Expand", [b.weight(1, 5, 6), b.op("Shape", [hidden], (3,))], (2, 5, 6))
+    y = b.unary("Relu", b.binary("Add", hidden, places, hidden.shape))
+    model = b.finish([b.op("MatMul", [y, b.weight(6, 3)], (2, 5, 3))], ["N"])
+    assert check(model, 0) == []
+    assert check(canonicalize(model)) == [6]
+
+
+def test_tiles_repeated_as_often_as_the_batch_says() -> None:
+    """DeBERTa: the keys of distances, for every sample; the other axes are repeated once, or made here."""
+    b = builder(17)
+    x = b.input(2, 5, 8)
+    hidden = b.op("MatMul", [x, b.weight(8, 6, fan_in=8)], (2, 5, 6))
+    batch = b.op("Gather", [b.op("Shape", [x], (3,)), b.ints([0])], (1,), axis=0)
+    once = b.op("Tile", [b.weight(1, 5, 6), b.op("Concat", [batch, b.ints([1, 1])], (3,), axis=0)], (2, 5, 6))
+    made = b.op("Tile", [b.weight(1, 5, 1), b.op("Concat", [batch, b.ints([1, 6])], (3,), axis=0)], (2, 5, 6))
+    y = b.binary("Mul", b.binary("Add", hidden, once, hidden.shape), made, hidden.shape)
+    model = b.finish([b.op("MatMul", [y, b.weight(6, 3)], (2, 5, 3))], ["N"])
+    assert check(canonicalize(model)) == [6]

@@ -253,3 +253,16 @@ def test_the_shape_of_a_map_as_a_target_is_split_into_what_is_known(apply):
 def test_a_target_of_unknown_sizes_alone_is_left_as_it_is(apply):
     done = apply(ResolveShapes(), RESIZED.replace("float[N,3,", "float[N,C,"), ({**MAPS[0], "C": 3},))
     assert "split" not in done.result.counts
+
+
+def test_the_shape_of_another_tensor_as_the_target_of_an_expansion(apply):
+    done = apply(
+        ResolveShapes(),
+        """agraph (float[N,5,6] x, float[1,5,1] p) => (float[N,5,6] y) {
+            s = Shape(x)
+            y = Expand(p, s)
+        }""",
+        ({"N": 1}, {"N": 3}),
+    )
+    assert done.nodes[-1] == "y = Expand(p, y_sizes)"
+    assert done.values("s_entries").tolist() == [0]

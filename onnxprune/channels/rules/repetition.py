@@ -9,8 +9,8 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.channels.cut import Cut, editable, shape_entries
-from onnxprune.channels.facts import constant_ints, integer, parameter, present, rank, ref, size
-from onnxprune.channels.links import Barrier, Link, Pin, Tie
+from onnxprune.channels.facts import constant_ints, integer, present, rank, ref, size
+from onnxprune.channels.links import Link, Pin, Tie
 from onnxprune.channels.registry import op_rule, resize_hook
 from onnxprune.channels.rules.selection import slices
 
@@ -75,28 +75,30 @@ def resize_constant_of_shape(node: gs.Node, opset: int, cut: Cut) -> None:
 
 @op_rule("Tile")
 def tile(node: gs.Node, opset: int) -> Iterator[Link]:
-    """Element j of a tiled axis is element j mod n; copies of a single element may leave one by one."""
-    x, y = node.inputs[0], node.outputs[0]
-    repeats = parameter(node, "repeats", 1)
-    if repeats is None or len(repeats) != rank(x):
-        raise Barrier("Tile has no repeats for its axes")
-    for axis in range(rank(x)):
+    """Element j of a tiled axis is element j mod n; copies of a single element may leave one by one. An axis that is
+    repeated a computed number of times stays.
+    """
+    x, repeats, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    for axis, times in enumerate(shape_entries(repeats, rank(x))):
         length, out = size(x, axis), size(y, axis)
-        if length == 1 and out is not None:
+        if times is None and length is not None:
+            continue
+        if length == 1 and out is not None and editable(repeats, axis, opset):
             yield _free(y, axis)
-        elif length is not None and out is not None:
-            yield Tie(ref(x, axis), ref(y, axis), np.arange(out) % length)
+        elif length is not None and times is not None:
+            yield Tie(ref(x, axis), ref(y, axis), np.arange(length * times) % length)
 
 
 @resize_hook("Tile")
 def resize_tile(node: gs.Node, opset: int, cut: Cut) -> None:
     x, y = node.inputs[0], node.outputs[0]
-    repeats = list(parameter(node, "repeats", 1) or [])
-    for axis in range(rank(x)):
-        new = cut.size(y, axis)
-        if size(x, axis) == 1 and isinstance(new, int):
-            repeats[axis] = new
-    cut.set_ints(node, "repeats", 1, repeats)
+    sizes = {
+        axis: new
+        for axis in range(rank(x))
+        if size(x, axis) == 1 and len(cut.gone(y, axis)) and isinstance(new := cut.size(y, axis), int)
+    }
+    if sizes:
+        cut.set_shape(node, 1, sizes)
 
 
 SIZE_READERS = ("Shape", "Size")
