@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.errors import ModelError
 from passes.verify_masking.contractions import attribute
+from passes.verify_masking.few_bits import matmul_nbits
 from passes.verify_masking.levels import Writer
 
 MICROSOFT = "com.microsoft"
@@ -167,4 +168,5 @@ EXPANSIONS: dict[tuple[str, str], Expansion] = {
     (MICROSOFT, "QLinearSoftmax"): _softmax,
     (MICROSOFT, "QLinearReduceMean"): _reduce_mean,
     (MICROSOFT, "QLinearConcat"): _concat,
+    (MICROSOFT, "MatMulNBits"): matmul_nbits,
 }
