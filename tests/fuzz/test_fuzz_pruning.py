@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from graph_builder import SeededChooser
+from nesting import SHAPES, nested_feeds, random_nested
 from proving import prove_final, prove_groups
 from random_graphs import random_feeds, random_model
 
@@ -33,10 +34,23 @@ def _seeds(share: float) -> Iterator[int]:
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
 def test_fuzz_pruned_equals_masked() -> None:
-    for seed in _seeds(0.6):
+    for seed in _seeds(0.4):
         rng = np.random.default_rng(seed)
         model = random_model(SeededChooser(seed), most=14)
         outcome = prove_groups(model, random_feeds(model, rng), rng, most=6)
+        assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+def test_fuzz_networks_inside_subgraphs() -> None:
+    for seed in _seeds(0.2):
+        rng = np.random.default_rng(seed)
+        model = random_nested(SeededChooser(seed), SHAPES[seed % len(SHAPES)], most=9)
+        feeds = nested_feeds(model, rng, bool(seed // len(SHAPES) % 2))
+        canonical = canonicalize(model)
+        assert verify(model, canonical, {}, feeds).ok, f"seed {seed}"
+        outcome = prove_groups(canonical, feeds, rng, most=3)
         assert outcome.failure is None, f"seed {seed}: {outcome.failure}"
 
 

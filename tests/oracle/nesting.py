@@ -10,9 +10,28 @@ import numpy as np
 import onnx
 from graph_builder import Chooser
 from onnx import TensorProto, helper, numpy_helper
+from random_graphs import random_model
 
-KINDS = ("if", "loop", "scan")
+SHAPES = ("if", "loop", "scan", "if loop", "loop if", "if scan", "if if", "scan if loop")
 _TRIPS = 3
+
+
+def random_nested(choose: Chooser, kinds: str, most: int) -> onnx.ModelProto:
+    """A random network inside these subgraphs, the first one innermost."""
+    model = random_model(choose, most, symbolic=False)
+    for level, kind in enumerate(kinds.split()):
+        model = nested(model, kind, choose, f"l{level}_")
+    return model
+
+
+def nested_feeds(model: onnx.ModelProto, rng: np.random.Generator, condition: bool) -> list[dict[str, np.ndarray]]:
+    """One call with normal values; all conditions alike."""
+    feeds = {}
+    for info in model.graph.input:
+        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        boolean = info.type.tensor_type.elem_type == TensorProto.BOOL
+        feeds[info.name] = np.asarray(condition) if boolean else rng.standard_normal(shape).astype(np.float32)
+    return [feeds]
 
 
 def nested(model: onnx.ModelProto, kind: str, choose: Chooser, level: str = "") -> onnx.ModelProto:

@@ -6,39 +6,20 @@ import numpy as np
 import onnx
 import pytest
 from graph_builder import SeededChooser
-from nesting import nested
+from nesting import SHAPES, nested_feeds, random_nested
 from proving import Outcome, prove_groups
-from random_graphs import random_model
 
 from onnxprune import canonicalize, channels, ir
 from passes.structured_pruning.apply import delete, prune
 from passes.verify_masking import verify
 
 Feeds = list[dict[str, np.ndarray]]
-SHAPES = ("if", "loop", "scan", "if loop", "loop if", "if scan", "if if", "scan if loop")
-
-
-def _feeds(model: onnx.ModelProto, rng: np.random.Generator, condition: bool) -> Feeds:
-    feeds = {}
-    for info in model.graph.input:
-        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
-        boolean = info.type.tensor_type.elem_type == onnx.TensorProto.BOOL
-        feeds[info.name] = np.asarray(condition) if boolean else rng.standard_normal(shape).astype(np.float32)
-    return [feeds]
-
-
-def _nested(seed: int, kinds: str, most: int = 5) -> onnx.ModelProto:
-    choose = SeededChooser(seed)
-    model = random_model(choose, most, symbolic=False)
-    for level, kind in enumerate(kinds.split()):
-        model = nested(model, kind, choose, f"l{level}_")
-    return model
 
 
 def _prove(seed: int, kinds: str, most: int = 5) -> Outcome:
-    model = _nested(seed, kinds, most)
+    model = random_nested(SeededChooser(seed), kinds, most)
     rng = np.random.default_rng(seed)
-    feeds = _feeds(model, rng, bool(seed % 2))
+    feeds = nested_feeds(model, rng, bool(seed % 2))
     canonical = canonicalize(model)
     assert verify(model, canonical, {}, feeds).ok
     outcome = prove_groups(canonical, feeds, rng, most=2)
