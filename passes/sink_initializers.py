@@ -91,6 +91,6 @@ def _place(body: ir.Body, source: ir.Constant, name: str) -> None:
             if tensor.name == source.name:
                 tensor.name = name
     twin.to_constant(source._values, export_dtype=source._export_dtype)
-    twin.name = name
+    twin.name, twin.info = name, None
     if name in ir.captured(body) or not twin.outputs:
         body.loose[name] = twin

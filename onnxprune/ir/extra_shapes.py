@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.ir import captures, types
 from onnxprune.ir.checker import RUNTIME_OPS, runtime_op
 from onnxprune.ir.contrib_shapes import CONTRIB_SHAPES
+from onnxprune.ir.loop_shapes import loop_types
 from onnxprune.ir.ml_shapes import ML_SHAPES, alike
 from onnxprune.ir.model import Body
 from onnxprune.ir.quantized_shapes import QUANTIZED_SHAPES
@@ -24,6 +25,7 @@ from onnxprune.ir.types import ShapeFunction, TensorType
 # (domain, op type) -> function of the node and its inputs' types (None: unknown) to the types of its outputs
 EXTRA_SHAPES: dict[tuple[str, str], ShapeFunction] = {
     ("", "GroupNormalization"): alike,  # of opset 18
+    ("", "Loop"): loop_types,
     **ML_SHAPES,
     **QUANTIZED_SHAPES,
     **CONTRIB_SHAPES,

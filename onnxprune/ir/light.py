@@ -47,7 +47,7 @@ def _forget_inner_shapes(node: gs.Node, proto: onnx.NodeProto) -> None:
     found = {attribute.name: attribute.g for attribute in proto.attribute}
     for name, value in node.attrs.items():
         if isinstance(value, Body):
-            _forget_shapes(found[name])
+            _forget_shapes(found[name], {tensor.name for tensor in found[name].initializer})
             for inner, twin in zip(value.graph.nodes, found[name].node, strict=True):
                 _forget_inner_shapes(inner, twin)
 

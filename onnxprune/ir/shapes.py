@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import sandbox
 from onnxprune.errors import ModelError
-from onnxprune.ir import extra_shapes, light, trial, types
+from onnxprune.ir import extra_shapes, light, loop_shapes, trial, types
 from onnxprune.ir.bodies import every_tensor, graphs
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.model import Model
@@ -20,6 +20,7 @@ _PROBE_SECONDS = 120.0
 _SEQUENCE = 32  # tokens, where the model leaves the length open
 _IMAGE = 64  # pixels a side, where the model leaves the size open
 _TENSOR = "tensor_type"
+_LOOPS_IN_A_ROW = 16  # one behind or inside the other: each needs the sizes that the last one keeps
 
 
 def infer_shapes(model: Model) -> None:
@@ -34,12 +35,27 @@ def infer_shapes(model: Model) -> None:
     """
     check_functions(model.header, (node.op for node in model.graph.nodes))
     graphs(model)  # opens the subgraphs, before they are written for the inference
-    known = extra_shapes.infer(light.typed(model), model.graph.nodes, _infer)
+    _infer_once(model)
+    for _ in range(_LOOPS_IN_A_ROW):
+        before = loop_shapes.known_sizes(model)
+        loop_shapes.declare_kept_sizes(model, _types)
+        if before:
+            _infer_once(model)
+        if before == loop_shapes.known_sizes(model):
+            break
+
+
+def _infer_once(model: Model) -> None:
+    known = _types(model)
     for graph in graphs(model):
         for tensor in graph.all_tensors():
             if isinstance(tensor, gs.Variable) and tensor.name in known:
                 _record(tensor, known[tensor.name])
     graphs(model)  # what bodies capture takes over what was found
+
+
+def _types(model: Model) -> dict[str, onnx.ValueInfoProto]:
+    return extra_shapes.infer(light.typed(model), model.graph.nodes, _infer)
 
 
 def shapes_for(model: Model, inputs: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
 import numpy as np
 import onnx
 import pytest
@@ -100,3 +103,46 @@ def test_final_weights_of_a_body_are_scattered_back() -> None:
     assert not verify(original, small, removed, feeds).ok
     assert verify(original, small, removed, feeds, weights="final").ok
     assert verify(original, small, removed, feeds, weights="final", float64=True).ok
+
+
+def test_weights_of_a_scripted_pytorch_loop_and_condition() -> None:
+    """TorchScript leaves them outside of the bodies, and the size of the loop's state open."""
+    torch = pytest.importorskip("torch")
+
+    class Block(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[name-defined]
+            return self.b(torch.relu(self.a(x)))
+
+    class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop, self.other = Block(), Block()
+
+        def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:  # type: ignore[name-defined]
+            for _ in range(n):
+                x = x + self.loop(x)
+            return self.other(x) if bool(x.sum() > 0) else x * 2.0
+
+    torch.manual_seed(0)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(Net().eval())
+        names = {"input_names": ["x", "n"], "dynamic_axes": {"x": {0: "N"}}}
+        torch.onnx.export(script, (torch.randn(2, 8), torch.tensor(3)), buffer, dynamo=False, opset_version=17, **names)
+    original = ir.from_proto(canonicalize(onnx.load_model_from_string(buffer.getvalue())))
+    ir.infer_shapes(original)
+    graph = channels.analyze(original)
+    assert [(group.name, group.width) for group in graph.groups] == [("loop.a.weight:0", 16), ("other.a.weight:0", 16)]
+    rng = np.random.default_rng(0)
+    keep = {group.name: rng.permutation(16) < 10 for group in graph.groups}
+    small = original.copy()
+    prune(small, graph, keep)
+    for trips in (0, 1, 3):
+        feeds = {"x": rng.standard_normal((5, 8)).astype(np.float32), "n": np.asarray(trips)}
+        verdict = verify(original, small, graph.removals(keep), [feeds])
+        assert verdict.ok, (trips, verdict)
