@@ -58,7 +58,7 @@ class ZeroStates:
         for node in model.graph.nodes:
             if not is_standard(node, *RECURRENT):
                 continue
-            for slot in _STATES[: len(node.inputs) - _STATES[0]]:
+            for slot in (slot for slot in _STATES if slot < len(node.inputs)):
                 if node.inputs[slot].name and _is_zero(node.inputs[slot], editor, _DEEPEST):
                     node.inputs[slot] = ir.Variable.empty()
                     dropped += 1

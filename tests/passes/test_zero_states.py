@@ -68,3 +68,10 @@ def test_fills_other_than_zero_and_graph_inputs_stay(apply):
         ),
     )
     assert not done.result.modified
+
+
+@pytest.mark.parametrize("rest", ["", ", b"])
+def test_operators_without_states_stay(apply, rest):
+    bias = "float[1,16] b = {" + ",".join(["0.5"] * 16) + "}"
+    done = apply(ZeroStates(), model(f"y = LSTM <hidden_size = 2> (x, w, r{rest})", f"{WEIGHTS}, {bias}"))
+    assert not done.result.modified
