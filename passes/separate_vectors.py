@@ -21,8 +21,8 @@ class SeparateVectors:
     then read one tensor, and no channel of the one could leave without the same channel of the other.
 
     Rewrites:
-      1. A float initializer with one axis longer than 1 that holds one repeated value: the first reader keeps it, each
-         other place that reads it gets a copy.
+      1. A float or 8-bit initializer (zero points) with one axis longer than 1 that holds one repeated value: the first
+         reader keeps it, each other place that reads it gets a copy.
     Requires: nothing.
     Guarantees: bit-equal outputs.
     Leaves alone: overridable initializers, tensors that subgraphs capture or that are graph outputs; vectors with
@@ -51,7 +51,8 @@ class SeparateVectors:
 
     def _repeats(self, tensor: ir.Constant) -> bool:
         dtype = np.dtype(tensor.dtype)
-        if dtype.kind not in "fV" or len(tensor.outputs) < 2 or sum(dim > 1 for dim in tensor.shape) != 1:
+        counts = dtype.kind in "fV" or (dtype.kind in "iu" and dtype.itemsize == 1)
+        if not counts or len(tensor.outputs) < 2 or sum(dim > 1 for dim in tensor.shape) != 1:
             return False
         if math.prod(tensor.shape) * dtype.itemsize >= self.max_bytes:
             return False

@@ -139,3 +139,44 @@ def test_half_precision(net, kind):
             run(ir.to_proto(pruned), [feeds])
     else:
         assert run(ir.to_proto(pruned), [feeds])
+
+
+@pytest.mark.parametrize("opset", [10, 12, 13, 19, 21, 23])
+def test_pairs_around_every_operator(net, prove, opset):
+    """QuantizeLinear and DequantizeLinear as quantizers place them, an int32 bias and (since 13) scales a channel."""
+    n = net(opset=opset)
+    scale, zero = n.constant(np.float32(0.04)), n.constant(np.uint8(120))
+    per_channel = opset >= 13
+
+    def pair(x: str) -> str:
+        return n.op("DequantizeLinear", n.op("QuantizeLinear", x, scale, zero), scale, zero)
+
+    def conv(x: str, outputs: int, inputs: int) -> str:
+        many = (outputs,) if per_channel else ()
+        w = n.constant(n.rng.integers(-90, 90, (outputs, inputs, 3, 3)).astype(np.int8))
+        s = n.constant((n.rng.random(many) * 0.01 + 0.001).astype(np.float32))
+        c = n.constant(n.rng.integers(-900, 900, outputs).astype(np.int32))
+        axis = {"axis": 0} if per_channel else {}
+        weight = n.op("DequantizeLinear", w, s, n.constant(np.zeros(many, np.int8)), **axis)
+        return pair(n.op("Conv", x, weight, n.op("DequantizeLinear", c, s, **axis), pads=[1] * 4))
+
+    x = conv(pair(n.input(2, 3, 5, 5)), 8, 3)
+    x = pair(n.op("Add", x, conv(n.op("Relu", conv(x, 6, 8)), 8, 6)))
+    model = typed(n, pair(n.op("GlobalAveragePool", conv(x, 4, 8))))
+    graph = channels.analyze(model)
+    assert [group.width for group in graph.groups] == [8, 6]
+    prove(model, graph)
+
+
+def test_zero_points_that_are_stored_once_tie_no_channels(net):
+    n = net(opset=17)
+    zeros = n.constant(np.zeros(8, np.int8), "zeros")
+
+    def product(x: str) -> str:
+        w, s = n.constant(n.rng.integers(-90, 90, (8, 8)).astype(np.int8)), n.constant(np.full(8, 0.01, np.float32))
+        return n.op("MatMul", x, n.op("DequantizeLinear", w, s, zeros, axis=1))
+
+    given = typed(n, n.linear(product(n.op("Relu", product(product(n.input(3, 8))))), 8, 4))
+    model = ir.from_proto(onnxprune.canonicalize(ir.to_proto(given)))
+    ir.infer_shapes(model)
+    assert [group.width for group in channels.analyze(model).groups] == [8, 8, 8]
