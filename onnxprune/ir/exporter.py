@@ -23,8 +23,10 @@ def to_proto(model: Model) -> onnx.ModelProto:
     return assemble(model, tensor_proto)
 
 
-def assemble(model: Model, emit: Emitter) -> onnx.ModelProto:
-    """`to_proto` with another way to write dense initializers; a StoredSparse stays sparse."""
+def assemble(model: Model, emit: Emitter, *, shapes: bool = True) -> onnx.ModelProto:
+    """`to_proto` with another way to write dense initializers; a StoredSparse stays sparse. Without `shapes`, those of
+    inner tensors are left out.
+    """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.header)
     graph = proto.graph
@@ -38,7 +40,7 @@ def assemble(model: Model, emit: Emitter) -> onnx.ModelProto:
                 graph.sparse_initializer.append(tensor._values.sparse_proto(tensor.name))
             else:
                 graph.initializer.append(emit(tensor))
-    _write_types(graph, tensors)
+    _write_types(graph, tensors, _described if shapes else _typed)
     return proto
 
 
@@ -51,12 +53,16 @@ def _by_name(model: Model) -> dict[str, gs.Tensor]:
     return tensors
 
 
-def _write_types(graph: onnx.GraphProto, tensors: Mapping[str, gs.Tensor]) -> None:
+def _write_types(
+    graph: onnx.GraphProto,
+    tensors: Mapping[str, gs.Tensor],
+    describe: Callable[[gs.Tensor], onnx.ValueInfoProto | None],
+) -> None:
     # the header's entries belong to names that no tensor had at import; a pass may have made one of that name since
     unclaimed = [info for info in graph.value_info if info.name not in tensors]
     del graph.value_info[:]
     signature = {info.name for info in (*graph.input, *graph.output)}
-    described = (_described(tensor) for tensor in tensors.values() if tensor.name not in signature)
+    described = (describe(tensor) for tensor in tensors.values() if tensor.name not in signature)
     graph.value_info.extend(info for info in described if info is not None)
     graph.value_info.extend(unclaimed)
 
@@ -121,6 +127,15 @@ def _described(tensor: gs.Tensor) -> onnx.ValueInfoProto | None:
         # the checker refuses a value_info without a shape, so only one that was read like that is written like that
         return None
     return types.value_info(tensor.name, tensor.dtype, tensor.shape, info)
+
+
+def _typed(tensor: gs.Tensor) -> onnx.ValueInfoProto | None:
+    """The element type alone, of what `_described` describes as a tensor."""
+    if isinstance(tensor, gs.Constant) or tensor.dtype is None or tensor.shape is None:
+        return _described(tensor)
+    found = onnx.ValueInfoProto(name=tensor.name)
+    found.type.tensor_type.elem_type = dtypes.from_numpy(tensor.dtype)
+    return found
 
 
 def _signature(tensor: gs.Tensor) -> onnx.ValueInfoProto:

@@ -24,7 +24,7 @@ def typed(model: Model) -> onnx.ModelProto:
     Recorded shapes are left out, so that none is trusted that a change of the graph has outdated; element types stay,
     as hints for what lies behind operators without inference.
     """
-    proto, heavy = _without_weights(model, fillable=False)
+    proto, heavy = _without_weights(model, fillable=False, shapes=False)
     weights = {tensor.name for tensor in proto.graph.initializer} | {constant.name for constant in heavy}
     _forget_shapes(proto.graph, weights)
     for node, twin in zip(model.graph.nodes, proto.graph.node, strict=True):
@@ -57,7 +57,7 @@ def shape_probe(model: Model, names: Sequence[str], *, weights: bool) -> onnx.Mo
 
     Without `weights`, the large ones are zeros made at run time.
     """
-    proto, heavy = (exporter.to_proto(model), []) if weights else _without_weights(model, fillable=True)
+    proto, heavy = (exporter.to_proto(model), []) if weights else _without_weights(model, fillable=True, shapes=True)
     graph = proto.graph
     for constant in heavy:
         shape = onnx.numpy_helper.from_array(np.array(constant.shape, np.int64), f"{_PROBE}of.{constant.name}")
@@ -76,8 +76,10 @@ def shape_probe(model: Model, names: Sequence[str], *, weights: bool) -> onnx.Mo
     return proto
 
 
-def _without_weights(model: Model, *, fillable: bool) -> tuple[onnx.ModelProto, list[gs.Constant]]:
-    """The model without its large weights, and those. `fillable`: only such as ConstantOfShape can stand in for."""
+def _without_weights(model: Model, *, fillable: bool, shapes: bool) -> tuple[onnx.ModelProto, list[gs.Constant]]:
+    """The model without its large weights, and those. `fillable`: only such as ConstantOfShape can stand in for;
+    `shapes`: whether those of inner tensors are written.
+    """
     heavy: list[gs.Constant] = []
 
     def emit(constant: gs.Constant) -> onnx.TensorProto:
@@ -87,7 +89,7 @@ def _without_weights(model: Model, *, fillable: bool) -> tuple[onnx.ModelProto, 
         heavy.append(constant)
         return TensorProto()
 
-    proto = exporter.assemble(model, emit)
+    proto = exporter.assemble(model, emit, shapes=shapes)
     kept = [tensor for tensor in proto.graph.initializer if tensor.data_type]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
