@@ -7,6 +7,10 @@ import pytest
 
 from onnxprune import channels, ir
 from onnxprune.channels import links_of
+from passes.structured_pruning.apply import delete
+from passes.verify_masking.execution import run_float64
+from passes.verify_masking.masked import masked_original
+from passes.verify_masking.plan import plan_of
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -93,6 +97,27 @@ def test_states_that_enter_or_leave_the_model_are_pinned(net, state):
     graph = channels.analyze(model)
     assert not graph.groups
     assert f"graph output {last}" in [frozen.reason for frozen in graph.frozen]
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_batchwise_layout(net, op):
+    """layout=1, which ONNX Runtime does not run: both models are computed by onnx's reference evaluator."""
+    n = net()
+    x = n.op("Tanh", n.linear(n.input(2, 4, 5), 5, 8))
+    y, h = layer(n, op, x, 8, 6, count=2, layout=1)
+    y = n.linear(n.op("Squeeze", y, n.ints(2)), 6, 3)
+    model = n.model(n.op("Relu", n.op("Add", y, n.linear(h, 6, 3))))
+    graph = channels.analyze(model)
+    assert [group.width for group in graph.groups] == [8, 6]
+    removed = graph.removals({group.name: np.arange(group.width) % 3 > 0 for group in graph.groups})
+    small = model.copy()
+    delete(small, removed)
+    shapes = {name: (tuple(t.shape), np.dtype(t.dtype)) for name, t in ir.tensors(model).items()}
+    masked = masked_original(ir.to_proto(model), plan_of(removed), shapes)
+    feeds = [{"x": np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32)}]
+    (expected,), (actual,) = (run_float64(proto, feeds) for proto in (masked, ir.to_proto(small)))
+    for name, values in expected.items():
+        np.testing.assert_allclose(actual[name], values, rtol=1e-9)
 
 
 def test_weights_that_do_not_fit_are_a_barrier(net):
