@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ def examine_model(
         error=verdict.error,
         failure="" if verdict.ok else f"{verdict.where}: {verdict.reason}",
         moved=not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)),
-        params=(parameters(original), parameters(small), predicted(original, graph, keep)),
+        params=(ir.parameters(original), ir.parameters(small), predicted(original, graph, keep)),
         seconds=time.perf_counter() - start,
     )
 
@@ -93,24 +94,14 @@ def shares(model: ir.Model, graph: ChannelGraph, feeds: Feeds) -> tuple[float, f
     least = model.copy()
     prune(least, graph, {group.name: np.arange(group.width) < group.min_keep for group in graph.groups})
     before, after = (ir.macs(each, ir.shapes_for(each, shapes)) for each in (model, least))
-    left, whole = parameters(least), parameters(model)
+    left, whole = ir.parameters(least), ir.parameters(model)
     return 1 - after / before if before else 0.0, 1 - left / whole if whole else 0.0
 
 
-def parameters(model: ir.Model) -> int:
-    """Elements of all float initializers."""
-    return sum(int(np.prod(t.shape)) for t in ir.tensors(model).values() if _is_float_constant(t))
-
-
 def predicted(model: ir.Model, graph: ChannelGraph, keep: Masks) -> int:
-    """Elements of all float initializers after the removal, by the plan alone."""
+    """Elements of all weights after the removal, by the plan alone."""
     gone = graph.removals(keep)
-    count = 0
-    for name, tensor in ir.tensors(model).items():
-        if _is_float_constant(tensor):
-            count += int(np.prod([dim - len(gone.get((name, axis), ())) for axis, dim in enumerate(tensor.shape)]))
-    return count
-
-
-def _is_float_constant(tensor: ir.Constant | ir.Variable) -> bool:
-    return isinstance(tensor, ir.Constant) and np.dtype(tensor.dtype).kind in "fV"
+    return sum(
+        math.prod(dim - len(gone.get((name, axis), ())) for axis, dim in enumerate(shape))
+        for name, shape in ir.weight_shapes(model).items()
+    )
