@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.ir.functions import check_functions
 from onnxprune.ir.light import typed
-from onnxprune.ir.types import tensor_type
+from onnxprune.ir.types import tensor_type, without_invented
 
 
 class Type(NamedTuple):
@@ -59,5 +59,5 @@ def infer(model: ir.Model) -> dict[str, Type]:
     for info in (*done.graph.input, *done.graph.value_info, *done.graph.output):
         dtype, shape = tensor_type(info)
         if dtype is not None:
-            found[info.name] = Type(dtype, shape)
+            found[info.name] = Type(dtype, without_invented(shape))
     return found

@@ -130,7 +130,7 @@ def _probe(model: Model, names: Sequence[str]) -> list[tuple[int, ...]]:
 def _record(tensor: gs.Variable, info: onnx.ValueInfoProto) -> None:
     dtype, shape = types.tensor_type(info)
     if dtype is not None:
-        tensor.dtype, tensor.shape = dtype, _merge(shape, tensor.shape)
+        tensor.dtype, tensor.shape = dtype, _merge(types.without_invented(shape), tensor.shape)
     elif types.kind(info) != _TENSOR and getattr(tensor, "info", None) is None:
         tensor.type, tensor.info = types.kind(info), info
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.ir import dtypes
 
 Dim = int | str | None
+_INVENTED = re.compile(r"unk__\d+")
 
 
 class TensorType(NamedTuple):
@@ -32,6 +34,17 @@ def tensor_type(info: onnx.ValueInfoProto) -> tuple[np.dtype[np.generic] | None,
     tensor = info.type.tensor_type
     dtype = dtypes.to_numpy(tensor.elem_type) if tensor.elem_type else None
     return dtype, [_dim(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else None
+
+
+def without_invented(shape: Sequence[Dim] | None) -> list[Dim] | None:
+    """The shape without the names that ONNX inference invents for unknown sizes.
+
+    Each inference counts them from 0, so two of them give one name to different sizes, which ONNX Runtime takes to be
+    equal when it plans memory.
+    """
+    if shape is None:
+        return None
+    return [None if isinstance(dim, str) and _INVENTED.fullmatch(dim) else dim for dim in shape]
 
 
 def kind(info: onnx.ValueInfoProto) -> str:

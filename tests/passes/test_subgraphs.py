@@ -176,3 +176,22 @@ def test_the_border_of_a_loop_keeps_its_signature() -> None:
     body = canonical.graph.node[0].attribute[0].g
     assert [info.name for info in body.input] == ["i", "go", "s"]
     assert [info.name for info in body.output] == ["on", "t", "y"]
+
+
+def test_names_that_inference_invents_for_sizes_are_not_written() -> None:
+    """ONNX Runtime takes sizes of one name to be equal, and each inference counts its inventions from 0."""
+    proto = onnx.parser.parse_model(
+        HEAD
+        + """net (float[2,3] x, bool c) => (int64[P,Q] z)
+        {
+          z = If(c) <
+            then_branch = p () => (int64[P,Q] y1) { n = NonZero(x) a = Abs(n) s = Identity(a) y1 = Neg(s) },
+            else_branch = q () => (int64[P,Q] y2) { m = NonZero(x) t = Transpose(m) u = Abs(t) y2 = Neg(u) }
+          >
+        }"""
+    )
+    model = ir.from_proto(canonicalize(proto))
+    ir.infer_shapes(model)
+    written = ir.to_proto(model)
+    assert b"unk__" not in written.SerializeToString()
+    _same(proto, written, 2, 3)
