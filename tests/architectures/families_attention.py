@@ -172,6 +172,7 @@ def encoder(name: str, attention: Callable[[], nn.Module], feed: Callable[[], nn
         lambda: {"x": torch.randn(2, STEPS, 12)},
         ("x",),
         attention=True,
+        slow=("dynamo",),
     )
 
 
@@ -192,4 +193,13 @@ FAMILIES = (
     encoder("MultiheadAttention", Own),
     encoder("linear attention", Linear),
     Family("TransformerEncoderLayer", layer, lambda: {"x": torch.randn(2, STEPS, 12)}, ("x",), attention=True),
+    Family(
+        "causal attention, opset 23",
+        lambda: Encoder(Packed(causal=True), Gated(), lambda: RMSNorm(WIDTH)),
+        lambda: {"x": torch.randn(2, STEPS, 12)},
+        ("x",),
+        attention=True,
+        exporters=("dynamo",),
+        opsets={"dynamo": 23},
+    ),
 )

@@ -9,12 +9,14 @@ from huggingface import TINY, tiny
 
 GROUPED = {**TINY, "num_key_value_heads": 2}
 BOTH = ("input_ids", "attention_mask")  # without a mask, transformers looks for packed sequences with torch.diff
+NAMED = ("GPT-2", "Llama", "Mistral")
 TEXT = tokens(2, 8, 50)
 
 
 def decoder(name: str, model: str, exporters: tuple[Exporter, ...] = EXPORTERS, **settings: Any) -> Family:
     """A family that reads token numbers and their mask, and scores the next token."""
-    return Family(name, tiny(model, BOTH, **settings), TEXT, BOTH, attention=True, exporters=exporters)
+    slow = () if name in NAMED else ("dynamo",)
+    return Family(name, tiny(model, BOTH, **settings), TEXT, BOTH, attention=True, exporters=exporters, slow=slow)
 
 
 FAMILIES = (
@@ -71,4 +73,14 @@ FAMILIES = (
     decoder("Cohere", "CohereForCausalLM", ("dynamo",), **GROUPED),
     # arXiv 2312.00752: no attention: a selective state space scanned step by step, gated
     decoder("Mamba", "MambaForCausalLM", vocab_size=50, hidden_size=32, num_hidden_layers=1, state_size=4),
+    # the operators of opset 23: Attention with grouped key heads, RMSNormalization
+    Family(
+        "Llama, opset 23",
+        tiny("LlamaForCausalLM", BOTH, attn_implementation="sdpa", **GROUPED),
+        TEXT,
+        BOTH,
+        attention=True,
+        exporters=("dynamo",),
+        opsets={"dynamo": 23},
+    ),
 )

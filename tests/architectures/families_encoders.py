@@ -7,12 +7,14 @@ from typing import Any
 from family import Family, tokens
 from huggingface import TINY, tiny
 
+NAMED = ("BERT", "DistilBERT", "RoBERTa")
 BOTH = ("input_ids", "attention_mask")
 
 
 def encoder(name: str, model: str, **settings: Any) -> Family:
     """A family that reads token numbers and their mask."""
-    return Family(name, tiny(model, BOTH, **settings), tokens(2, 8, 50), BOTH, attention=True)
+    slow = () if name in NAMED else ("dynamo",)
+    return Family(name, tiny(model, BOTH, **settings), tokens(2, 8, 50), BOTH, attention=True, slow=slow)
 
 
 FAMILIES = (

@@ -44,6 +44,7 @@ FAMILIES = (
         pair,
         PAIR,
         attention=True,
+        slow=("dynamo",),
     ),
     Family(
         "BART",
@@ -51,6 +52,7 @@ FAMILIES = (
         pair,
         PAIR,
         attention=True,
+        slow=("dynamo",),
     ),
     Family(
         "Whisper",

@@ -103,5 +103,6 @@ FAMILIES = (
         lambda: {"x": torch.randn(2, 96)},
         ("x",),
         attention=True,
+        slow=("dynamo",),
     ),
 )

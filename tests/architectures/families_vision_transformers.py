@@ -75,6 +75,7 @@ FAMILIES = (
         images(2, 3, 32, 32),
         ("x",),
         attention=True,
+        slow=("dynamo",),
     ),
     # arXiv 2304.07193: layer scale, SwiGLU in place of the FFN
     Family(
@@ -83,5 +84,6 @@ FAMILIES = (
         images(2, 3, 16, 16),
         ("x",),
         attention=True,
+        slow=("dynamo",),
     ),
 )

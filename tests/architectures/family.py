@@ -30,7 +30,8 @@ class Family:
     `forward`. batch: the inputs whose axis 0 is the dynamic batch; none of them where the batch is fixed. maps: the
     inputs that are images of any size as TorchScript writes them, axes 2 and 3. share: the least share of MACs that
     must be prunable. why: where it is under 0.9, what keeps the rest. attention: whether it has heads; then head
-    dimensions are pruned as well, in the graph of the first exporter.
+    dimensions are pruned as well, in the graph of the first exporter. slow: the exporters whose graphs are left to
+    the slow suite, for relatives of families that have both.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family:
     why: str = ""
     attention: bool = False
     exporters: tuple[Exporter, ...] = EXPORTERS
+    slow: tuple[Exporter, ...] = ()
     opsets: Mapping[Exporter, int] = field(default_factory=lambda: OPSETS)
 
 

@@ -52,7 +52,7 @@ def tiny(
 
     def build() -> nn.Module:
         kind = getattr(transformers, model)
-        module = kind(kind.config_class(**settings, attn_implementation="eager"))
+        module = kind(kind.config_class(**{"attn_implementation": "eager", **settings}))
         with torch.no_grad():
             for weight in module.parameters():
                 if weight.ndim > 1:

@@ -16,7 +16,11 @@ from proving import prove_groups
 from onnxprune import canonicalize
 
 pytestmark = pytest.mark.torch
-CASES = [pytest.param(f, e, id=f"{f.name}-{e}") for f in FAMILIES for e in f.exporters]
+CASES = [
+    pytest.param(f, e, id=f"{f.name}-{e}", marks=[pytest.mark.slow] if e in f.slow else [])
+    for f in FAMILIES
+    for e in f.exporters
+]
 
 SINGLY = [
     pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.attention else [])
