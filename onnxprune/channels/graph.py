@@ -71,7 +71,8 @@ class ChannelGraph:
         """Sorted indices to delete on every axis, activations included.
 
         `keep` maps a group's name to a bool mask over its units; groups that are absent keep all. UsageError for an
-        unknown group, a mask of the wrong length, or one that keeps fewer units than the group's `min_keep`.
+        unknown group, a mask of the wrong length, or one that keeps fewer units than the group's `min_keep`, or no
+        multiple of its `multiple_of`.
         """
         parts: dict[AxisKey, list[Ints]] = {}
         for name, mask in keep.items():
@@ -113,4 +114,6 @@ def _checked(group: Group, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]
         )
     if int(array.sum()) < group.min_keep:
         raise UsageError(f"{group.name} must keep at least {group.min_keep} of its {group.width} units")
+    if int(array.sum()) % group.multiple_of:
+        raise UsageError(f"{group.name} must keep a multiple of {group.multiple_of} of its {group.width} units")
     return array

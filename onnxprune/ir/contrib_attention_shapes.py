@@ -20,7 +20,11 @@ def _share(dim: Dim, parts: int) -> Dim:
     return dim // parts if isinstance(dim, int) and parts > 0 else None
 
 
-def _after(past: Dim, new: Dim) -> Dim:
+def _after(node: gs.Node, past: Dim, new: Dim) -> Dim:
+    """Past and new tokens; a buffer that the caller shares is as long as it was."""
+    shared = attribute(node, "past_present_share_buffer", 0)
+    if shared or (node.op == "MultiHeadAttention" and len(node.inputs) > 8 and node.inputs[8].name):
+        return past
     return past + new if isinstance(past, int) and isinstance(new, int) else None
 
 
@@ -31,7 +35,7 @@ def _attention(node: gs.Node, inputs: _Types) -> _Types:
         return [None, None]
     sizes, heads = attribute(node, "qkv_hidden_sizes"), int(attribute(node, "num_heads", 0))
     values: Dim = int(sizes[2]) if sizes else _share(w.shape[1], 3)
-    total = x.shape[1] if past is None else _after(past.shape[3], x.shape[1])
+    total = x.shape[1] if past is None else _after(node, past.shape[3], x.shape[1])
     present = [2, x.shape[0], heads, total, _share(values, heads)]
     return [TensorType(x.dtype, [*x.shape[:2], values]), TensorType(x.dtype, present)]
 
@@ -50,7 +54,7 @@ def _multi_head(node: gs.Node, inputs: _Types) -> _Types:
         values = v.shape[3] if len(v.shape) == 4 else _share(v.shape[2], heads)
     if k is not None:
         keys = k.shape[2] if len(k.shape) == 4 else k.shape[1]
-    total = keys if past is None else _after(past.shape[2], keys)
+    total = keys if past is None else _after(node, past.shape[2], keys)
     hidden = values * heads if isinstance(values, int) else None
     shapes: list[list[Dim]] = [
         [batch, length, hidden],

@@ -82,7 +82,11 @@ Prove = Callable[..., ir.Model]
 def random_keep(graph: channels.ChannelGraph, rng: np.random.Generator, fraction: float = 0.5) -> Keep:
     keep: Keep = {}
     for group in graph.groups:
-        gone = min(max(1, int(group.width * fraction)), group.width - group.min_keep)
+        gone = (
+            min(max(1, int(group.width * fraction)), group.width - group.min_keep)
+            // group.multiple_of
+            * group.multiple_of
+        )
         keep[group.name] = np.ones(group.width, bool)
         keep[group.name][rng.choice(group.width, gone, replace=False)] = False
     return keep

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune import channels, ir
+from onnxprune.errors import UsageError
 
 MICROSOFT = "com.microsoft"
 HEADS, SIZE, LENGTH = 4, 6, 5
@@ -83,6 +84,10 @@ def test_grouped_query_attention(net, prove, granularity: str, packed: bool, rot
     assert group.kind == granularity
     assert (group.width, group.multiple_of) == ((3, 1) if granularity == "head" else (16, 8) if rotary else (32, 8))
     keep = np.ones(group.width, bool)
+    if granularity == "head_dim":
+        keep[0] = False
+        with pytest.raises(UsageError, match="a multiple of 8"):
+            graph.removals({group.name: keep})
     keep[[0, 2] if granularity == "head" else np.arange(0, group.width, 2)] = False
     pruned = prove(model, graph, {group.name: keep})
     node = next(n for n in pruned.graph.nodes if n.op == "GroupQueryAttention")
@@ -186,6 +191,49 @@ def test_score_bias_that_is_computed_by_heads(net, prove) -> None:
     y = net.op("MultiHeadAttention", q, k, v, "", "", bias, domain=MICROSOFT, num_heads=HEADS)
     model, graph = analysed(net, ending(net, y, HIDDEN))
     assert widths(graph, "head", "embedding") == [HEADS]
+    prove(model, graph)
+
+
+@pytest.mark.parametrize("granularity", ["head", "head_dim"])
+@pytest.mark.parametrize("cross", [False, True])
+def test_decoder_step(net, prove, granularity: str, cross: bool) -> None:
+    """DecoderMaskedMultiHeadAttention: one token against a buffer of its own, or against keys that were projected."""
+    net = net(17)
+    x = net.input(2, 1, 8)
+    q = net.linear(x, 8, HIDDEN)
+    attributes = {"domain": MICROSOFT, "num_heads": HEADS}
+    if cross:
+        memory = net.input(2, LENGTH, 8, name="memory")
+        wide = [net.op("Reshape", net.linear(memory, 8, HIDDEN), net.ints(0, 0, HEADS, SIZE)) for _ in range(2)]
+        states = [net.op("Transpose", part, perm=[0, 2, 1, 3]) for part in wide]
+        y = net.op("DecoderMaskedMultiHeadAttention", q, *states, **attributes)
+    else:
+        k, v = net.linear(x, 8, HIDDEN), net.linear(x, 8, HIDDEN)
+        buffers = [net.op("Tanh", net.weight(2, HEADS, LENGTH, SIZE)) for _ in range(2)]
+        inputs = [q, k, v, "", net.weight(1, HEADS, 1, 4), *buffers, net.constant(np.array([3], np.int32)), "", ""]
+        y, _, _ = net.ops(
+            "DecoderMaskedMultiHeadAttention",
+            3,
+            *inputs,
+            net.weight(3 * HIDDEN),
+            past_present_share_buffer=1,
+            **attributes,
+        )
+    model, graph = analysed(net, ending(net, y, HIDDEN), granularity=granularity)
+    assert widths(graph, granularity) == [HEADS if granularity == "head" else SIZE]
+    prove(model, graph)
+
+
+@pytest.mark.parametrize("granularity", ["head", "head_dim"])
+def test_attention_over_a_learned_prefix(net, prove, granularity: str) -> None:
+    """Past keys and values of the standard operator come from weights; scores go to an output of their own use."""
+    net = net(23)
+    x = net.input(2, LENGTH, 8)
+    q, k, v = (net.linear(x, 8, n) for n in (HIDDEN, HIDDEN // 2, HEADS // 2 * 5))
+    prefix = [net.weight(2, HEADS // 2, 3, SIZE), net.weight(2, HEADS // 2, 3, 5)]
+    y = net.ops("Attention", 3, q, k, v, "", *prefix, q_num_heads=HEADS, kv_num_heads=HEADS // 2)[0]
+    model, graph = analysed(net, ending(net, y, HEADS * 5), granularity=granularity)
+    assert widths(graph, granularity) == ([HEADS // 2] if granularity == "head" else [SIZE, 5])
     prove(model, graph)
 
 

@@ -102,6 +102,23 @@ def _causal_convolution(w: Writer) -> None:
     w.emit("Conv", *inputs, out=w.out(0), group=channels, pads=[width - 1, 0])
 
 
+def _linear_attention(w: Writer) -> None:
+    """update_rule=linear: the state sums key x value over all tokens so far, so outputs are masked products."""
+    heads, kv_heads = w.attributes["q_num_heads"], w.attributes["kv_num_heads"]
+
+    def apart(name: str, count: int, repeats: int) -> str:
+        wide = w.emit("Reshape", name, w.constant(np.array([0, 0, count, -1])))
+        turned = w.emit("Transpose", wide, perm=[0, 2, 1, 3])
+        return w.emit("Gather", turned, w.constant(np.repeat(np.arange(count), repeats)), axis=1)
+
+    repeats = heads // kv_heads
+    q, k, v = apart(w.slot(0), heads, 1), apart(w.slot(1), kv_heads, repeats), apart(w.slot(2), kv_heads, repeats)
+    scores = w.emit("Trilu", w.emit("MatMul", q, w.emit("Transpose", k, perm=[0, 1, 3, 2])), upper=0)
+    scaled = w.emit("Mul", scores, w.constant(np.float32(w.attributes["scale"])))
+    mixed = w.emit("Transpose", w.emit("MatMul", scaled, v), perm=[0, 2, 1, 3])
+    w.emit("Reshape", mixed, w.constant(np.array([0, 0, -1])), out=w.out(0))
+
+
 SPELLED: dict[str, Callable[[Writer], None]] = {
     "BiasAdd": _bias_add,
     "BiasDropout": _bias_add,
@@ -109,6 +126,7 @@ SPELLED: dict[str, Callable[[Writer], None]] = {
     "CausalConvWithState": _causal_convolution,
     "GemmFastGelu": _gemm_fast_gelu,
     "GroupNorm": _group_norm,
+    "LinearAttention": _linear_attention,
     "NhwcConv": _channels_last_conv,
     "NhwcFusedConv": _channels_last_conv,
     "SkipGroupNorm": _group_norm,

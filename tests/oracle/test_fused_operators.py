@@ -240,6 +240,19 @@ def test_channels_last(groups: int, skip: bool) -> None:
     check_spelled(b.finish([linear(b, y, 3)]), sorted([5, 8 // groups]))
 
 
+@pytest.mark.parametrize("heads", [(4, 4), (6, 3), (4, 1)])
+def test_linear_attention(heads: tuple[int, int]) -> None:
+    """Key heads with their query heads; the dimensions of a head span the state and stay."""
+    b, (many, few) = builder(27), heads
+    x = b.input(2, 5, 6)
+    parts = [linear(b, x, width) for width in (many * 3, few * 3, few * 4)]
+    y, _ = b.ops("LinearAttention", parts, [(2, 5, many * 4), (2, few, 3, 4)], q_num_heads=many, kv_num_heads=few,
+                 update_rule="linear", scale=0.5)  # fmt: skip
+    model = scored(b, y)
+    assert groups_of(model, "head_dim")[1].groups[0].kind == "head"
+    check_spelled(model, [few if few > 1 else many])
+
+
 def test_newest_operators() -> None:
     """SwiGLU (opset 28) and a causal convolution (27), which ONNX Runtime does not run yet."""
     b = builder(28)

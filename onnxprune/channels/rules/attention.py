@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune.channels.cut import Cut
 from onnxprune.channels.facts import integer, output, present, rank, static
-from onnxprune.channels.links import Barrier, Link
+from onnxprune.channels.links import AxisRef, Barrier, Link, Pin
 from onnxprune.channels.registry import op_rule, resize_hook
 from onnxprune.channels.rules.heads import (
     HEAD_DIM,
@@ -76,6 +76,9 @@ def linear_attention(node: gs.Node, opset: int) -> Iterator[Link]:
     q, k, v = node.inputs[:3]
     inside = _linear(node)
     yield from inside.declare()
+    for dim in (HEAD_DIM, VALUE_DIM):
+        if inside.sizes[dim] != 1:
+            yield Pin(AxisRef(inside.node, (dim,)), "it spans the recurrent state")
     for tensor, places in ((q, QUERY), (k, KEY), (v, VALUE), (node.outputs[0], OUTPUT)):
         yield from inside.at(tensor, {2: places})
     for tensor in (present(node, 3), output(node, 1)):
@@ -101,7 +104,5 @@ def _linear(node: gs.Node) -> Attention:
 @resize_hook("LinearAttention")
 def resize_linear_attention(node: gs.Node, opset: int, cut: Cut) -> None:
     q, sizes = node.inputs[0], _linear(node).sizes
-    kv_heads, repeats, head_dim = kept(cut, q, 2, sizes[KV_HEADS], sizes[REPEATS], sizes[HEAD_DIM])
+    kv_heads, repeats, _ = kept(cut, q, 2, sizes[KV_HEADS], sizes[REPEATS], sizes[HEAD_DIM])
     node.attrs["q_num_heads"], node.attrs["kv_num_heads"] = kv_heads * repeats, kv_heads
-    if head_dim != sizes[HEAD_DIM]:
-        keep_scale(node, sizes[HEAD_DIM], unset=0.0)
