@@ -119,6 +119,16 @@ def _linear_attention(w: Writer) -> None:
     w.emit("Reshape", mixed, w.constant(np.array([0, 0, -1])), out=w.out(0))
 
 
+def _packed_attention(w: Writer) -> None:
+    """(batch, length, heads, parts, size), taken apart for the form that has a kernel."""
+    place = next(k for k in (0, 1) if len(w.node.input) == k + 1)
+    parts = [f"{w.out(0)}/part{k}" for k in range(3 - place)]
+    w.nodes.append(helper.make_node("Split", [w.slot(place)], parts, axis=3, num_outputs=len(parts)))
+    flat = [w.emit("Reshape", part, w.constant(np.array([0, 0, -1]))) for part in parts]
+    inputs = [*w.node.input[:place], *flat]
+    w.nodes.append(helper.make_node(w.node.op_type, inputs, [w.out(0)], domain=w.node.domain, **w.attributes))
+
+
 SPELLED: dict[str, Callable[[Writer], None]] = {
     "BiasAdd": _bias_add,
     "BiasDropout": _bias_add,
@@ -127,6 +137,7 @@ SPELLED: dict[str, Callable[[Writer], None]] = {
     "GemmFastGelu": _gemm_fast_gelu,
     "GroupNorm": _group_norm,
     "LinearAttention": _linear_attention,
+    "MultiHeadAttention": _packed_attention,
     "NhwcConv": _channels_last_conv,
     "NhwcFusedConv": _channels_last_conv,
     "SkipGroupNorm": _group_norm,
@@ -151,4 +162,5 @@ def spell_out(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[AxisKey, Ax
     del twin.graph.node[:], twin.graph.value_info[:], twin.opset_import[:]
     twin.graph.node.extend(nodes)
     twin.opset_import.append(helper.make_opsetid("", RUNNABLE_OPSET))
+    twin.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return twin, same

@@ -253,6 +253,17 @@ def test_linear_attention(heads: tuple[int, int]) -> None:
     check_spelled(model, [few if few > 1 else many])
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_packed_attention(parts: int) -> None:
+    """Keys with values, or all three, in one tensor of five axes; heads leave."""
+    b = builder(20)
+    x = b.input(2, 5, 6)
+    packed = b.reshape(linear(b, x, 4 * parts * 3), (0, 0, 4, parts, 3), (2, 5, 4, parts, 3))
+    inputs = [packed] if parts == 3 else [linear(b, x, 12), packed]
+    y = b.op("MultiHeadAttention", inputs, (2, 5, 12), domain=MICROSOFT, num_heads=4)
+    check_spelled(scored(b, y), [4])
+
+
 def test_newest_operators() -> None:
     """SwiGLU (opset 28) and a causal convolution (27), which ONNX Runtime does not run yet."""
     b = builder(28)
