@@ -9,13 +9,14 @@ from huggingface import TINY, tiny
 
 GROUPED = {**TINY, "num_key_value_heads": 2}
 BOTH = ("input_ids", "attention_mask")  # without a mask, transformers looks for packed sequences with torch.diff
-NAMED = ("GPT-2", "Llama", "Mistral")
+BOTH_EXPORTERS = ("GPT-2", "Llama", "Mistral")
+ONE_EXPORTER = ("GPT-NeoX", "BLOOM", "Falcon", "Phi-3", "Mamba")  # the rest is left to the slow suite
 TEXT = tokens(2, 8, 50)
 
 
 def decoder(name: str, model: str, exporters: tuple[Exporter, ...] = EXPORTERS, **settings: Any) -> Family:
     """A family that reads token numbers and their mask, and scores the next token."""
-    slow = () if name in NAMED else ("dynamo",)
+    slow: tuple[Exporter, ...] = () if name in BOTH_EXPORTERS else ("dynamo",) if name in ONE_EXPORTER else EXPORTERS
     return Family(name, tiny(model, BOTH, **settings), TEXT, BOTH, attention=True, exporters=exporters, slow=slow)
 
 

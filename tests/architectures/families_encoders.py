@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from family import Family, tokens
+from family import EXPORTERS, Exporter, Family, tokens
 from huggingface import TINY, tiny
 
-NAMED = ("BERT", "DistilBERT", "RoBERTa")
+BOTH_EXPORTERS = ("BERT", "DistilBERT", "RoBERTa")
+ONE_EXPORTER = ("ALBERT", "ConvBERT", "DeBERTa")  # the rest is left to the slow suite
 BOTH = ("input_ids", "attention_mask")
 
 
 def encoder(name: str, model: str, **settings: Any) -> Family:
     """A family that reads token numbers and their mask."""
-    slow = () if name in NAMED else ("dynamo",)
+    slow: tuple[Exporter, ...] = () if name in BOTH_EXPORTERS else ("dynamo",) if name in ONE_EXPORTER else EXPORTERS
     return Family(name, tiny(model, BOTH, **settings), tokens(2, 8, 50), BOTH, attention=True, slow=slow)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from family import Family
+from family import EXPORTERS, Family
 from huggingface import tiny
 
 SOUND = ("input_features", "decoder_input_ids", "decoder_attention_mask")
@@ -52,7 +52,7 @@ FAMILIES = (
         pair,
         PAIR,
         attention=True,
-        slow=("dynamo",),
+        slow=EXPORTERS,
     ),
     Family(
         "Whisper",

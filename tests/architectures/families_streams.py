@@ -69,8 +69,8 @@ def picture_and_text() -> dict[str, torch.Tensor]:
 
 
 FAMILIES = (
-    Family("Conformer", Conformer, lambda: {"x": torch.randn(2, 16, 12)}, ("x",), attention=True),
-    Family("Perceiver", Perceiver, lambda: {"x": torch.randn(2, 6, 12)}, ("x",), attention=True),
+    Family("Conformer", Conformer, lambda: {"x": torch.randn(2, 16, 12)}, ("x",), attention=True, slow=("dynamo",)),
+    Family("Perceiver", Perceiver, lambda: {"x": torch.randn(2, 6, 12)}, ("x",), attention=True, slow=("dynamo",)),
     # arXiv 2103.00020: two towers end in unit vectors whose products are the scores of all pairs
     Family(
         "CLIP",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from family import Family, images
+from family import EXPORTERS, Family, images
 from huggingface import tiny
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
@@ -84,6 +84,6 @@ FAMILIES = (
         images(2, 3, 16, 16),
         ("x",),
         attention=True,
-        slow=("dynamo",),
+        slow=EXPORTERS,
     ),
 )
