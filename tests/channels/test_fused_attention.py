@@ -94,6 +94,20 @@ def test_grouped_query_attention(net, prove, granularity: str, packed: bool, rot
     assert (node.attrs["num_heads"], node.attrs["kv_num_heads"]) == ((2, 1) if granularity == "head" else (6, 3))
 
 
+@pytest.mark.parametrize("granularity", ["head", "head_dim"])
+def test_scores_of_grouped_heads(net, prove, granularity: str) -> None:
+    """A bias on the scores and a sink, one number a query head, leave with their heads."""
+    net = net(17)
+    x = net.input(2, LENGTH, 8)
+    parts = [net.linear(x, 8, n) for n in (6 * 16, 3 * 16, 3 * 16)]
+    lengths = [net.constant(np.full(2, LENGTH - 1, np.int32)), net.constant(np.array(LENGTH, np.int32))]
+    inputs = [*parts, "", "", *lengths, "", "", "", net.weight(1, 6, LENGTH, LENGTH), net.weight(6)]
+    y = net.op("GroupQueryAttention", *inputs, domain=MICROSOFT, num_heads=6, kv_num_heads=3)
+    model, graph = analysed(net, ending(net, y, 6 * 16), granularity=granularity)
+    assert widths(graph, granularity) == [3 if granularity == "head" else 16]
+    prove(model, graph)
+
+
 def test_query_heads_where_the_cache_is_the_callers(net, prove) -> None:
     """Key heads are inputs and outputs of the model. Query heads at one place of every group still leave."""
     net, size = net(17), 8
