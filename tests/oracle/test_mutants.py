@@ -51,6 +51,8 @@ MUTANTS: dict[str, Change | None] = {
     "DepthToSpace": _shifted_index,
     "SpaceToDepth": _shifted_index,
     "CumSum": None,
+    "GRU": _shifted_index,
+    "Col2Im": _shifted_index,
     "Concat": _shifted_index,
     "Conv": _shifted_index,
 }
