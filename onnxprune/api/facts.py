@@ -64,6 +64,10 @@ def fill_result(report: Report, prepared: Prepared, work: Workspace, done: Finis
     before, after = report.opset = (prepared.source.opset(), done.compressed.opset())
     if before != after:
         report.notes.append(f"the opset was raised from {before} to {after}")
+    if done.plan.scheme is not None and done.plan.scheme.seven_bits:
+        report.notes.append(
+            "8-bit weights keep to 7 bits: this processor has no VNNI, and its sums of products saturate"
+        )
     if done.oracle is not None:
         report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
     report.peak_memory_bytes = peak_memory()

@@ -39,7 +39,7 @@ def quantize_dynamic(model: ir.Model, scheme: Scheme) -> ir.Model:
         quantizer = ONNXQuantizer(
             proto,
             scheme.per_channel,
-            scheme.reduce_range,
+            scheme.seven_bits,
             QuantizationMode.IntegerOps,
             False,
             QuantType.QInt8,

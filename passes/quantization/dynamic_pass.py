@@ -24,13 +24,13 @@ class QuantizeDynamic:
     model is left as it is, with a skip that says why. Opsets below 13 are raised, and the skips say so. Leaves alone:
     Conv (its dynamic kernel is slower than float), nodes in ``exclude`` and in subgraphs, products of two activations,
     overridable initializers.
-    Options: ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default false), ``exclude`` (node keys),
-    ``max_drift`` (largest relative output error, default 0.5).
+    Options: ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default none: as this CPU needs it),
+    ``exclude`` (node keys), ``max_drift`` (largest relative output error, default 0.5).
     References: ONNX operator specification, DynamicQuantizeLinear and MatMulInteger.
     """
 
     per_channel: bool = True
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     exclude: tuple[str, ...] = ()
     max_drift: float = 0.5
 

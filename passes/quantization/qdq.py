@@ -128,7 +128,7 @@ def insert(model: ir.Model, chosen: Sequence[gs.Node], ranges: Mapping[str, Rang
         quantizer = QDQQuantizer(
             proto,
             scheme.per_channel,
-            scheme.reduce_range,
+            scheme.seven_bits,
             QuantType.QInt8,
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             spans,

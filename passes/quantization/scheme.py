@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from onnxprune.errors import UsageError
+from passes.quantization.host import saturates
 
 Kind = Literal["static", "dynamic"]
 Activation = Literal["u8", "s8"]
@@ -22,7 +23,8 @@ class Scheme:
     rounding and clipping error).
     exclude: keys of nodes that stay in float.
     per_channel: a weight scale for every output channel instead of one for the tensor.
-    reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate.
+    reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate; None: as the CPU of
+    this machine needs it.
     refine: round weights for small output error and restore mean outputs (static only).
     """
 
@@ -31,7 +33,7 @@ class Scheme:
     calibration: Calibration = "minmax"
     exclude: tuple[str, ...] = ()
     per_channel: bool = True
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     refine: bool = True
 
     def __post_init__(self) -> None:
@@ -42,3 +44,8 @@ class Scheme:
         ):
             if value not in allowed:
                 raise UsageError(f"quantization {name} {value!r} is unknown; choose one of {', '.join(allowed)}")
+
+    @property
+    def seven_bits(self) -> bool:
+        """Whether weights keep to 7 bits."""
+        return saturates() if self.reduce_range is None else self.reduce_range

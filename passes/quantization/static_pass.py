@@ -31,8 +31,8 @@ class QuantizeStatic:
     nodes in ``exclude``, ConvTranspose and other operators without an 8-bit kernel on the CPU provider, nodes in
     subgraphs, overridable initializers; weights and biases that float nodes also read stay float for those.
     Options: ``activation`` (u8 or s8, default u8), ``calibration`` (minmax, percentile or mse, default minmax),
-    ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default false), ``refine`` (default true),
-    ``exclude`` (node keys), ``max_drift`` (largest relative output error, default 0.5).
+    ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default none: as this CPU needs it), ``refine``
+    (default true), ``exclude`` (node keys), ``max_drift`` (largest relative output error, default 0.5).
     References: ONNX operator specification, QuantizeLinear; arXiv:1712.05877, section 2; arXiv:1906.04721, section 4.2;
     arXiv:2210.17323, section 3.
     """
@@ -40,7 +40,7 @@ class QuantizeStatic:
     activation: Activation = "u8"
     calibration: Calibration = "minmax"
     per_channel: bool = True
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     refine: bool = True
     exclude: tuple[str, ...] = ()
     max_drift: float = 0.5

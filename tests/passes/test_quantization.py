@@ -343,20 +343,22 @@ def test_the_passes_run_under_the_manager_and_refuse_in_words() -> None:
 
 
 def test_sensitivity_finds_the_fragile_node() -> None:
-    """One outlier in a weight of a per-tensor scale ruins that node's other weights."""
+    """One outlier in a weight of a per-tensor scale ruins that node's other weights. It is the last node: ONNX Runtime
+    quantizes float weights of convolutions between 8-bit ones by itself.
+    """
     model = residual()
-    weight = np.array(ir.initializers(model)["w1"].values)
-    weight[0, 0, 0, 0] = 6.0
-    ir.initializers(model)["w1"].values = weight
+    weight = np.array(ir.initializers(model)["w3"].values)
+    weight[0, 0] = 12.0
+    ir.initializers(model)["w3"].values = weight
     feeds = inputs(model)
     scheme = Scheme(per_channel=False, refine=False)
     quantized = quantize(model, feeds, scheme)
     errors = sensitivity(model, quantized, feeds)
     assert list(errors) == ["c0", "c1", "c2", "y"]
-    assert ranking(errors)[0] == "c1"
+    assert ranking(errors)[0] == "y"
     limit = 0.5 * drift(model, quantized)
     chosen = choose_exclusions(model, feeds, scheme, limit)
-    assert chosen is not None and chosen.exclude == ("c1",)
+    assert chosen is not None and chosen.exclude == ("y",)
     assert choose_exclusions(model, feeds, scheme, 1e-9) is None
 
 
