@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import onnx
+from random_graphs import random_feeds
 
 from onnxprune import channels, ir
 from onnxprune.channels import ChannelGraph, Group
+from onnxprune.errors import ModelError
 from onnxprune.stats import Feeds as Calibration
 from passes.block_removal import branches, drop
 from passes.structured_pruning.apply import prune
@@ -68,6 +70,16 @@ def prove_groups(proto: onnx.ModelProto, feeds: Feeds, rng: np.random.Generator,
             outcome.failure, outcome.keep = verdict, keep
             break
     return outcome
+
+
+def is_noticed(proto: onnx.ModelProto, op: str, rng: np.random.Generator) -> bool | None:
+    """Whether pruning a model goes wrong, as it must with a broken rule for `op`; None for one without the operator."""
+    if not any(node.op_type == op for node in proto.graph.node):
+        return None
+    try:
+        return prove_groups(proto, random_feeds(proto, rng), rng).failure is not None
+    except ModelError:
+        return True
 
 
 def prove_final(proto: onnx.ModelProto, feeds: Feeds, rng: np.random.Generator) -> Verdict:

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from fused_steps import MICROSOFT, random_fused_model
 from graph_builder import SeededChooser
-from proving import prove_groups
-from random_graphs import random_feeds
+from proving import is_noticed
 
 from onnxprune.channels import links, registry
 from onnxprune.channels.rules import heads
-from onnxprune.errors import ModelError
 from passes.verify_masking import fused
 
 Change = Callable[[links.Link], Iterator[links.Link]]
@@ -43,14 +41,7 @@ def _change_rule(monkeypatch: pytest.MonkeyPatch, op: str, change: Change) -> No
 
 def _noticed(seed: int, op: str) -> bool | None:
     """Whether pruning a random graph goes wrong; None for a graph without the operator."""
-    model = random_fused_model(SeededChooser(seed))
-    if not any(node.op_type == op for node in model.graph.node):
-        return None
-    rng = np.random.default_rng(seed)
-    try:
-        return prove_groups(model, random_feeds(model, rng), rng).failure is not None
-    except ModelError:
-        return True
+    return is_noticed(random_fused_model(SeededChooser(seed)), op, np.random.default_rng(seed))
 
 
 def _expect_notice(op: str) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 from graph_builder import SeededChooser
-from proving import prove_groups
-from random_graphs import random_feeds, random_model
+from proving import is_noticed
+from random_graphs import random_model
 
 from onnxprune.channels import links, registry
-from onnxprune.errors import ModelError
 
 Change = Callable[[links.Link], Iterator[links.Link]]
 
@@ -70,14 +69,7 @@ def _mutate(monkeypatch: pytest.MonkeyPatch, op: str, change: Change | None) -> 
 
 def _noticed(seed: int, op: str) -> bool | None:
     """Whether pruning a random graph goes wrong; None for a graph without the operator."""
-    model = random_model(SeededChooser(seed))
-    if not any(node.op_type == op for node in model.graph.node):
-        return None
-    rng = np.random.default_rng(seed)
-    try:
-        return prove_groups(model, random_feeds(model, rng), rng).failure is not None
-    except ModelError:
-        return True
+    return is_noticed(random_model(SeededChooser(seed)), op, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("op", MUTANTS)

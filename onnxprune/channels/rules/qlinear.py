@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 
-from onnxprune.channels.facts import attribute_ints, axis_of, from_front, integer, present, rank, ref, size
-from onnxprune.channels.links import Barrier, Link, Pin, Tie
+from onnxprune.channels.facts import attribute_ints, axis_of, from_front, integer, present, rank, ref
+from onnxprune.channels.links import Link, Pin
 from onnxprune.channels.registry import op_rule
 from onnxprune.channels.rules.alike import broadcast, pass_through
 from onnxprune.channels.rules.joining import runs
 from onnxprune.channels.rules.quantization import MICROSOFT, one_scale
+from onnxprune.channels.rules.reduction import unreduced
 
 
 @op_rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)
@@ -57,17 +58,9 @@ def qlinear_softmax(node: gs.Node, opset: int) -> Iterator[Link]:
 @op_rule("QLinearReduceMean", domain=MICROSOFT)
 def qlinear_reduce_mean(node: gs.Node, opset: int) -> Iterator[Link]:
     """The mean over `axes` (all where none are given) is rounded to 8 bits: the reduced axes keep their size."""
-    x, y = node.inputs[0], node.outputs[0]
+    x = node.inputs[0]
     axes = attribute_ints(node, "axes") or list(range(rank(x)))
-    reduced = {from_front(axis, rank(x)) for axis in axes}
-    keep = bool(integer(node, "keepdims", 1))
-    if rank(y) != (rank(x) if keep else rank(x) - len(reduced)):
-        raise Barrier(f"{node.op} over {sorted(reduced)} does not fit the rank of {y.name}")
-    out = 0
-    for axis in range(rank(x)):
-        if axis not in reduced and (size(x, axis) is not None or size(y, out) is not None):
-            yield Tie(ref(x, axis), ref(y, out))
-        out += keep or axis not in reduced
+    yield from unreduced(node, {from_front(axis, rank(x)) for axis in axes})
 
 
 @op_rule("QLinearConcat", domain=MICROSOFT)

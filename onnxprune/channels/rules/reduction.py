@@ -20,21 +20,27 @@ REDUCTIONS = (
 @op_rule(*REDUCTIONS)
 def reduce(node: gs.Node, opset: int) -> Iterator[Link]:
     """Axes: attribute or constant input by opset; none of them means all, unless noop_with_empty_axes."""
-    x, y = node.inputs[0], node.outputs[0]
+    x = node.inputs[0]
     axes = parameter(node, "axes", 1)
     if not axes:
         axes = [] if integer(node, "noop_with_empty_axes", 0) else list(range(rank(x)))
     reduced = {from_front(axis, rank(x)) for axis in axes}
+    yield from unreduced(node, reduced)
+    for axis in sorted(reduced):
+        if size(x, axis) is not None:
+            yield Inexact(ref(x, axis))
+
+
+def unreduced(node: gs.Node, reduced: set[int]) -> Iterator[Link]:
+    """Axes that a reduction leaves keep their order; reduced ones stay with size 1 where `keepdims` says so."""
+    x, y = node.inputs[0], node.outputs[0]
     keep = bool(integer(node, "keepdims", 1))
     if rank(y) != (rank(x) if keep else rank(x) - len(reduced)):
         raise Barrier(f"{node.op} over {sorted(reduced)} does not fit the rank of {y.name}")
     out = 0
     for axis in range(rank(x)):
-        if axis not in reduced:
-            if size(x, axis) is not None or size(y, out) is not None:
-                yield Tie(ref(x, axis), ref(y, out))
-        elif size(x, axis) is not None:
-            yield Inexact(ref(x, axis))
+        if axis not in reduced and (size(x, axis) is not None or size(y, out) is not None):
+            yield Tie(ref(x, axis), ref(y, out))
         out += keep or axis not in reduced
 
 
