@@ -6,6 +6,8 @@ MODEL := models/digits_resnet.onnx
 TARGET ?= 0.6x
 SOURCES := onnxprune passes runtime_bench tests models benchmarks
 TESTS ?= tests
+# Two test processes: latencies are measured in alternation, so that one neighbour does not change a verdict.
+JOBS ?= 2
 
 .PHONY: demo test test-slow fuzz lint format install install-test clean lock
 .DELETE_ON_ERROR:
@@ -33,7 +35,7 @@ demo: $(VENV)/.installed
 	  --threads 1 --report build/digits_resnet.report.json --overwrite
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(TESTS) -m 'not slow and not fuzz' -q
+	$(BIN)/python -m pytest $(TESTS) -m 'not slow and not fuzz' -q -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(TESTS) -m 'not fuzz' -q
