@@ -18,6 +18,7 @@ Facts = Mapping[str, Any]
 
 _SHOWN_MEMBERS = 3
 _SHOWN = 0.0005  # smaller shares would read 0.0%
+_SHOWN_CAUSES = 12  # rows that nodes without a share of their own may fill up
 
 
 def say(text: str) -> None:
@@ -96,11 +97,15 @@ def show_analysis(result: Facts) -> None:
     if result["groups"]:
         show([_GROUP_HEAD, *map(_group_row, result["groups"])], left=(0, 1, 7, 8), loose=(7, 8))
     say(_summary(result))
-    frozen = [
-        row for row in result["frozen"] if row["nodes"] or max(filter(None, row["share"].values()), default=0) >= _SHOWN
-    ]
-    if frozen:
-        show([_FROZEN_HEAD, *map(_frozen_row, frozen)], left=(0, 5), loose=(5,))
+    large = [row for row in result["frozen"] if max(filter(None, row["share"].values()), default=0) >= _SHOWN]
+    unknown = [row for row in result["frozen"] if row["nodes"] and row not in large]
+    few = unknown[: max(_SHOWN_CAUSES - len(large), 0)]
+    if large or few:
+        show([_FROZEN_HEAD, *map(_frozen_row, large + few)], left=(0, 5), loose=(5,))
+    rest = unknown[len(few) :]
+    if rest:
+        nodes = sum(row["nodes"] for row in rest)
+        say(f"and {len(rest)} reasons of {nodes} nodes that keep less than {_SHOWN:.2%} each; --format json has all")
 
 
 _GROUP_HEAD = ("group", "kind", "width", "elements", "MACs", "params", "exact", "producers", "consumers")
