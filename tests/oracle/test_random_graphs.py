@@ -31,6 +31,7 @@ def test_pruned_equals_masked(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @settings(max_examples=2000, deadline=None, derandomize=True, database=None, suppress_health_check=_CHECKS)
 @given(model=models(most=14))
 def test_pruned_equals_masked_deep(model: onnx.ModelProto) -> None:
