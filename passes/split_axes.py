@@ -36,14 +36,23 @@ class SplitAxes:
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Visit the nodes in order, so that a split moves through a row of permutations."""
-        if not model.graph.nodes:
-            return PassResult(False)
+        if not any(_behind_a_permuted_reshape(node) for node in model.graph.nodes):
+            return PassResult(False)  # most models: sizes need not be followed for them
         editor, facts, counts = Editor(model), analyze(model, ctx), Counter[str]()
         for node in model.graph.nodes:
             if is_standard(node, "Reshape") and _split_early(node, editor, facts):
                 counts["Reshape"] += 1
         editor.finish()
         return PassResult.of(counts)
+
+
+def _behind_a_permuted_reshape(node: ir.Node) -> bool:
+    if not is_standard(node, "Reshape"):
+        return False
+    maker = first = ir.producer(node.inputs[0])
+    while maker is not None and is_standard(maker, "Transpose"):
+        maker = ir.producer(maker.inputs[0])
+    return maker is not None and maker is not first and is_standard(maker, "Reshape")
 
 
 def _split_early(node: ir.Node, editor: Editor, facts: Facts) -> bool:
