@@ -172,18 +172,24 @@ def test_a_vector_that_a_branch_captures_stays_shared(apply):
 
 
 def test_denormal_weights_become_zero_and_constants_do_not(apply):
-    weight = np.float32([[1e-40, -1e-40], [1.0, 1e-37]])
-    epsilon = np.float32([1e-40])
+    tiny, minus = 0x000116C2, 0x800116C2  # 1e-40, also where another library made this thread flush denormals
+    weight = np.array([[tiny, minus], *np.float32([[1.0, 1e-37]]).view(np.uint32)], np.uint32).view(np.float32)
+    epsilon = np.array([tiny], np.uint32).view(np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Max", ["h", "e"], ["y"])]
     proto = with_weights(nodes, {"w": weight, "e": epsilon}, {"x": ["N", 2]}, {"y": ["N", 2]})
     done = apply(FlushDenormals(), proto)
-    assert done.values("w").tolist() == np.float32([[0, 0], [1.0, 1e-37]]).tolist()
+    assert done.values("w").view(np.uint32).tolist() == np.float32([[0, -0.0], [1.0, 1e-37]]).view(np.uint32).tolist()
     assert np.signbit(done.values("w")[0, 1])
-    assert done.values("e")[0] == np.float32(1e-40)
+    assert done.values("e").view(np.uint32).tolist() == [tiny]
     assert dict(done.result.counts) == {"values": 2}
 
 
 def test_a_denormal_that_another_operator_reads_stays(apply):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "w"], ["y"])]
-    proto = with_weights(nodes, {"w": np.float32([[1e-40, 0], [0, 1]])}, {"x": ["N", 2]}, {"y": [2, 2]})
+    proto = with_weights(
+        nodes,
+        {"w": np.array([[0x000116C2, 0], [0, 0x3F800000]], np.uint32).view(np.float32)},
+        {"x": ["N", 2]},
+        {"y": [2, 2]},
+    )
     assert not apply(FlushDenormals(), proto, sizes=({"N": 2},)).result.modified
