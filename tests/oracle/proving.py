@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +80,19 @@ def is_noticed(proto: onnx.ModelProto, op: str, rng: np.random.Generator) -> boo
         return prove_groups(proto, random_feeds(proto, rng), rng).failure is not None
     except ModelError:
         return True
+
+
+def expect_notice(op: str, make: Callable[[int], onnx.ModelProto]) -> None:
+    """Fails unless one of at most 25 random graphs with the operator goes wrong; `make` draws a graph by its seed."""
+    tried = 0
+    for seed in range(1500):
+        noticed = is_noticed(make(seed), op, np.random.default_rng(seed))
+        tried += noticed is not None
+        if noticed:
+            return
+        if tried == 25:
+            break
+    raise AssertionError(f"{tried} random graphs with {op} did not notice that its rule is broken")
 
 
 def prove_final(proto: onnx.ModelProto, feeds: Feeds, rng: np.random.Generator) -> Verdict:
