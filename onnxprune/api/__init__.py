@@ -61,8 +61,8 @@ def compress(
     target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input
     name, an .npz or a folder. evaluate: FUNC(session) -> float, higher is better. options: the fields of
     `onnxprune.api.compression.Request`, named like the options of the command line (threads, batch, input_shapes,
-    precision, drop_branches, max_drift, max_drop, seed, best_effort, ...). output, report (JSON) and html are files
-    to write.
+    precision, drop_branches, max_drift, max_drop, effort, seed, best_effort, without, ...). output, report (JSON) and
+    html are files to write.
 
     Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
 from onnxprune.report import EvalFacts, Report, TargetFacts
 from onnxprune.search.certify import Certificate, certify
+from onnxprune.search.effort import effort
 from onnxprune.search.engine import Outcome, search
 from onnxprune.search.finish import Finished
 from onnxprune.search.options import PRECISIONS, SearchOptions
@@ -35,7 +36,9 @@ REFUSE_DRIFT = 0.5
 
 @dataclass(frozen=True)
 class Request:
-    """What `onnxprune MODEL --target-latency ...` asks for; field names are option names."""
+    """What `onnxprune MODEL --target-latency ...` asks for; field names are option names. `without`: ingredients of the
+    search to switch off, to see what they are worth (`onnxprune.search.options.INGREDIENTS`); no option has it.
+    """
 
     path: Path
     target_latency: str | None = None
@@ -61,7 +64,8 @@ class Request:
     cache_dir: str | Path | None = None
     latency_table: str | Path | None = None
     criterion: str = "obs"
-    compensate: bool = True
+    effort: str = "normal"
+    without: Collection[str] = ()
     seed: int = 0
 
     @property
@@ -84,9 +88,10 @@ class Request:
             precisions=precisions,
             drop_branches=self.drop_branches,
             criterion=self.criterion,
-            compensate=self.compensate,
             max_drift=self.drift_limit,
             seed=self.seed,
+            effort=effort(self.effort),
+            without=frozenset(self.without),
             best_effort=self.best_effort,
         )
 

@@ -118,7 +118,7 @@ def _options(request: Request) -> SearchOptions:
         Target("", ratio=1.0),
         drop_branches=request.drop_branches,
         criterion=request.criterion,
-        compensate=request.compensate,
+        without=frozenset() if request.compensate else frozenset({"compensation"}),
         seed=request.seed,
     )
 

@@ -33,6 +33,7 @@ from onnxprune.units import Target
     help="Precisions to choose from, such as fp32,int8. Default: both.",
 )
 @click.option("--no-drop-branches", is_flag=True, help="Never remove whole residual branches.")
+@params.effort
 @params.freeze
 @params.granularity
 @click.option("--pipeline", metavar="PASSES", help="Run exactly these passes: 'a,b{option=value}'.")
@@ -104,6 +105,7 @@ def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
         "max_drift": given["max_drift"],
         "precision": given["precision"],
         "drop_branches": not given["no_drop_branches"],
+        "effort": given["effort"],
         "pipeline": given["pipeline"],
         "best_effort": given["best_effort"],
         "html": job.staged(given["html"]),

@@ -16,6 +16,7 @@ from onnxprune.errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 PRECISIONS = ("fp32", "int8")
+EFFORTS = ("fast", "normal", "best")
 
 
 class Parsed(click.ParamType[Any]):
@@ -150,6 +151,9 @@ calibration = click.option(
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all randomness.")
 report = click.option("--report", type=FILE, metavar="FILE.json", help="Write the full report as JSON.")
 output = click.option("-o", "--output", type=FILE, metavar="FILE", help="Default: STEM.onnxprune.onnx, in this folder.")
+effort = click.option(
+    "--effort", type=click.Choice(EFFORTS), default="normal", show_default=True, help="How long to search."
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 freeze = click.option("--freeze", type=REGEX, metavar="REGEX", help="Leave tensors alone whose name matches.")
 granularity = click.option(

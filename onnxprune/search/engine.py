@@ -72,6 +72,8 @@ def _best_of(
         outcome = _certified(work, sensitivity, best, baseline_s)
         if outcome.certificate is None:
             return outcome
+        if not work.options.uses("correction"):
+            return outcome
         if outcome.met:
             return replace(outcome, landing=_landing(work, outcome.certificate, best, searches))
         share, bound = (outcome.certificate.share(work.options.goal, bound=bound) for bound in (False, True))
@@ -111,6 +113,8 @@ def _landing(work: Workspace, certificate: Certificate, best: Candidate, searche
 
 def _confirmed(searches: Sequence[SchemeSearch], predicted: Sequence[float]) -> Candidate | None:
     """The best candidate over all schemes whose latency holds in fresh processes too, and uses the target up."""
+    if not searches[0].work.options.uses("correction"):
+        return _refined(searches, predicted)[1]
     best: Candidate | None = None
     for _ in range(CONFIRMATIONS):
         item, best = _refined(searches, predicted)

@@ -52,7 +52,7 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     # the slices first, with the original's weights; later the final weights, which prove no slicing
     notes: tuple[str, ...] = ()
     oracle = _proved(work, floating, removed, gone, "original") if work.options.verify and changed else None
-    if work.options.compensate and changed:
+    if work.options.uses("compensation") and changed:
         work.progress.stage("compensating")
         opened = work.opened(floating)
         fitted = compensate(

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.errors import UsageError
+from onnxprune.search.effort import NORMAL, Effort
 from onnxprune.units import Target as LatencyTarget
 
 PRECISIONS = ("fp32", "int8")
+INGREDIENTS = (
+    "compensation",
+    "drift-correction",
+    "depth",
+    "low-rank",
+    "quantization",
+    "latency-table",
+    "correction",
+)
+"""What can be switched off, to see what it is worth."""
 
 
 @dataclass(frozen=True)
@@ -15,19 +27,29 @@ class SearchOptions:
 
     goal: the latency target. precisions: what may be used. drop_branches: whether residual branches may go. criterion:
     of structured pruning. max_drift: largest relative output error accepted (None: warn above 0.1, refuse above 0.5).
-    probe_samples: samples of an error probe. fitting_samples: samples that weights are fitted on, at most. rounds: of
-    measure, correct, solve again. best_effort: give the best model though the target is not met.
+    effort: what the search may spend. without: ingredients that are switched off, by their names in INGREDIENTS.
+    best_effort: give the best model though the target is not met.
+
+    Raises UsageError for an ingredient that does not exist.
     """
 
     goal: LatencyTarget
     precisions: tuple[str, ...] = PRECISIONS
     drop_branches: bool = True
     criterion: str = "obs"
-    compensate: bool = True
     max_drift: float | None = None
     seed: int = 0
-    probe_samples: int = 48
-    fitting_samples: int = 1024
-    rounds: int = 6
+    effort: Effort = NORMAL
+    without: frozenset[str] = frozenset()
     best_effort: bool = False
     verify: bool = True
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.without - set(INGREDIENTS))
+        if unknown:
+            raise UsageError(f"unknown ingredient {unknown[0]!r}; choose among {', '.join(INGREDIENTS)}")
+
+    def uses(self, ingredient: str) -> bool:
+        """Whether an ingredient is switched on."""
+        assert ingredient in INGREDIENTS, ingredient
+        return ingredient not in self.without

@@ -165,14 +165,18 @@ class SchemeSearch:
         }
 
     def refine(self) -> Candidate | None:
-        """The candidate with the least predicted error that is measured to fit, or None.
+        """The candidate with the least predicted error that is measured to fit, or None. Without correction: the one
+        that is predicted to fit.
 
         `factor` scales the target for the prediction; what a round measures moves it, between the largest factor known
         to fit and the smallest known not to.
         """
         self._tell("refining")(f"for {max(self.goal):.3f}x")
+        if not self.work.options.uses("correction"):
+            predicted = self.solve(LANDING)
+            return None if predicted is None else self._measured(predicted)
         factor, fits, misses = LANDING, 0.0, LARGEST_FACTOR
-        for _ in range(self.work.options.rounds):
+        for _ in range(self.work.options.effort.rounds):
             solution = self.solve(factor)
             if solution is None:  # predicted to be impossible; the prediction may be too high
                 fits, factor = factor, min(1.15 * factor, (factor + misses) / 2)

@@ -46,7 +46,8 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     8 bits make slower or wrong.
     """
     plain = SchemeOption(None, 0.0, max(work.ratios(work.base_file)))
-    if "int8" not in work.options.precisions or is_quantized(work.base):
+    allowed = "int8" in work.options.precisions and work.options.uses("quantization")
+    if not allowed or is_quantized(work.base):
         return [plain]
     dynamic = [Scheme(kind="dynamic")]
     schemes = [Scheme(kind="static", activation="u8"), Scheme(kind="static", activation="s8")]

@@ -46,7 +46,7 @@ def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = Non
     inside = [work.graph.group(name) for name in sorted(work.in_subgraphs - work.unseen)] if not work.benches else []
     levels = {group.name: level_choice.widths(group, most) for group in (*groups, *inside)}
     drops = DropOrder()
-    if work.options.drop_branches:
+    if work.options.drop_branches and work.options.uses("depth"):
         work.progress.stage("ranking branches", f"{len(work.branches)} branches")
         drops = drop_order(
             work.base,

@@ -88,7 +88,7 @@ class Workspace:
     def fitting(self) -> Feeds:
         """The samples that weights are fitted on: what fits into memory, and no more than pays."""
         feeds = bounded(self.base, self.feeds)
-        most = self.options.fitting_samples
+        most = self.options.effort.fitting_samples
         return feeds if len(feeds) <= most else feeds.take(np.linspace(0, len(feeds) - 1, most).astype(int))
 
     @cached_property
@@ -132,7 +132,7 @@ class Workspace:
 
     def probe_feeds(self) -> Feeds:
         """The few samples that error probes run on, drawn with the seed."""
-        count = min(len(self.feeds), self.options.probe_samples)
+        count = min(len(self.feeds), self.options.effort.probe_samples)
         return self.feeds.take(np.sort(np.random.default_rng(self.options.seed).choice(len(self.feeds), count, False)))
 
     def file(self, model: ir.Model, stem: str) -> Path:

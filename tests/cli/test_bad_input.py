@@ -141,6 +141,12 @@ def test_precisions_are_those_of_the_search() -> None:
     assert params.PRECISIONS == PRECISIONS
 
 
+def test_efforts_are_those_of_the_search() -> None:
+    from onnxprune.search.effort import EFFORTS
+
+    assert tuple(EFFORTS) == params.EFFORTS
+
+
 def test_names_cannot_steer_the_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gone\x1b[2J\n.onnx", "--target-latency", "5ms"]) == 2
     err = capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
     arguments = (
         "--target-latency 5ms --calib-data c.npz --ep CPU --ep cuda --ep-option device_id=1 --batch 4 "
         "--input-shape x:1,3,8,8 --max-drift 0.3 --precision fp32 --no-drop-branches --freeze ^head "
-        "--granularity head_dim --best-effort --seed 7 "
+        "--granularity head_dim --best-effort --effort fast --seed 7 "
         "--freeze-initializers --keep-batchnorm --cache-dir k --dump-ir t.txt --max-memory 9GB --timeout 2m"
     )
     assert main(["m.onnx", *arguments.split()]) == 0
@@ -114,6 +114,7 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
         "max_drift": 0.3,
         "precision": ["fp32"],
         "drop_branches": False,
+        "effort": "fast",
         "freeze": "^head",
         "granularity": "head_dim",
         "pipeline": None,

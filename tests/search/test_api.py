@@ -298,6 +298,8 @@ def test_an_evaluation_that_fails_does_so_before_the_search(mlp: Path) -> None:
         ({"target_latency": "5"}, "has no unit"),
         ({"target_latency": "1.5x"}, "must be under 1x"),
         ({"target_latency": "0.5x", "precision": ["fp8"]}, "unknown precision 'fp8'"),
+        ({"target_latency": "0.5x", "effort": "huge"}, "unknown effort 'huge'; choose among fast, normal, best"),
+        ({"target_latency": "0.5x", "without": ["luck"]}, "unknown ingredient 'luck'"),
         ({"target_latency": "0.5x", "eps": ["gpu9"]}, "unknown execution provider"),
         ({"target_latency": "0.5x", "input_shapes": {"image": (1, 1, 8, 8)}}, "not 1x1x8x8"),
     ],

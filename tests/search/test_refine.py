@@ -42,7 +42,7 @@ def test_a_wrong_table_still_lands_under_the_target(goal: float, model: ir.Model
     assert found is not None
     assert 0.8 < found.share((goal,)) <= CLOSE[1]
     measured = search.work.rounds
-    assert 2 <= len(measured) <= 2 + search.work.options.rounds
+    assert 2 <= len(measured) <= 2 + search.work.options.effort.rounds
     assert all(entry["scheme"] == "float" for entry in measured)
 
 

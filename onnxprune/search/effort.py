@@ -1,0 +1,38 @@
+"""How much work a search may be: one row a name, one field an ingredient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the ingredients of a search may spend. Larger is slower and better, or no worse."""
+
+    name: str
+    probe_samples: int
+    """samples that an error probe runs on"""
+    fitting_samples: int
+    """samples that weights are fitted on, at most"""
+    rounds: int
+    """of measure, correct, solve again, in one scheme"""
+
+
+EFFORTS = {
+    row.name: row
+    for row in (
+        Effort("fast", probe_samples=24, fitting_samples=256, rounds=4),
+        Effort("normal", probe_samples=48, fitting_samples=1024, rounds=6),
+        Effort("best", probe_samples=64, fitting_samples=2048, rounds=10),
+    )
+}
+NORMAL = EFFORTS["normal"]
+
+
+def effort(name: str) -> Effort:
+    """The row of that name. Raises UsageError where there is none."""
+    if name not in EFFORTS:
+        raise UsageError(f"unknown effort {name!r}; choose among {', '.join(EFFORTS)}")
+    return EFFORTS[name]
