@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cases import CASES, OTHERS, Case
+from cases import CASES, Case
 from command import run
+from place import Place
 from recording import ZOO_VARIABLE, append_line, machine, machines_text, markdown_table, read_lines, record, zoo_path
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _prepared(case: Case, zoo: Path, out: Path) -> Prepared:
     from onnxprune.progress import SilentProgress
     from onnxprune.search.prepare import prepare
 
+    data = Place(zoo, out).calibration(case)
     shapes = {}
     for option, value in zip(case.options, case.options[1:], strict=False):
         if option == "--input-shape":
@@ -147,7 +149,7 @@ def _prepared(case: Case, zoo: Path, out: Path) -> Prepared:
             shapes[name] = [int(size) for size in text.split(",")]
     return prepare(
         zoo / case.model / case.file,
-        calib_data=_calibration(case, zoo, out),
+        calib_data=None if data is None else out / data,
         batch=1,
         input_shapes=shapes,
         freeze_initializers="--freeze-initializers" in case.options,
@@ -155,20 +157,6 @@ def _prepared(case: Case, zoo: Path, out: Path) -> Prepared:
         seed=0,
         progress=SilentProgress(),
     )
-
-
-def _calibration(case: Case, zoo: Path, out: Path) -> Path | None:
-    if case.samples is None:
-        return None
-    path = out / f"{case.model}.npz"
-    if not path.is_file():
-        part = out / f"{case.model}.part.npz"
-        argv = [sys.executable, str(zoo / "zoo.py"), "calib", case.model, str(part), str(OTHERS)]
-        ran = run(argv, cwd=out, environment={"PYTHONDONTWRITEBYTECODE": "1"}, timeout=600.0)
-        if ran.exit_code:
-            raise SystemExit(f"zoo.py calib {case.model} failed: {ran.stderr.strip()[-200:]}")
-        part.rename(path)
-    return path
 
 
 def _schemes() -> dict[str, Scheme]:

@@ -1,10 +1,11 @@
 """Runs the acceptance table on the zoo and prints it.
 
-    python benchmarks/quality.py --zoo PATH [--out FOLDER] [--only MODEL] [--rows A,B] [--again] [--record]
+    python benchmarks/quality.py --zoo PATH [--out FOLDER] [--only MODEL] [--rows A,B] [--seeds 0,1,2] [--record]
 
-Every row is one `onnxprune` command, run through the command line with an empty latency cache; its model is evaluated
-by the zoo's own `zoo.py`. FOLDER keeps models, reports, and one JSON line a row in rows.jsonl: a row that has one is
-not run again without --again. The last table is in FOLDER/table.md; --record puts it into RESULTS.md.
+Every row is one `onnxprune` command, run through the command line with an empty latency cache, once for each seed; its
+model is evaluated by the zoo's own `zoo.py`. The table shows the run whose metric is the median. FOLDER keeps models,
+reports, and one JSON line a run in rows.jsonl: what has one is not run again without --again. All rows run with their
+first seed before any runs with its second. The last table is in FOLDER/table.md; --record puts it into RESULTS.md.
 Exit code 1 where a row that was asked for does not hold.
 """
 
@@ -13,44 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cases import CASES, Case, chosen
-from command import Ran, run
+from cases import CASES, Case, chosen, row_id
+from command import run
+from place import Place, last_line
 from recording import ZOO_VARIABLE, append_line, machine, read_lines, record, zoo_path
-from verdicts import checks, holds, table
+from verdicts import asked_of, checks, holds, medians, table
 
 THREADS = 1
 MOST_SECONDS = 3600.0
-EVALUATION_SECONDS = 1800.0
 SECTION = "quality"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the zoo is and where everything goes; nothing that is recorded names either."""
-
-    zoo: Path
-    out: Path
-
-    def anonymous(self, text: str) -> str:
-        """The text with both folders replaced by what a reader would type."""
-        shown = text.replace(str(self.zoo), f"${ZOO_VARIABLE}").replace(f"{self.out}/", "").replace(str(self.out), ".")
-        return shown.replace(str(Path.home()), "~")
-
-    def zoo_command(self, *arguments: str) -> Ran:
-        """Runs the zoo's own script. SystemExit with its last line where it fails: without it no row means anything."""
-        argv = [sys.executable, str(self.zoo / "zoo.py"), *arguments]
-        ran = run(argv, cwd=self.out, environment={"PYTHONDONTWRITEBYTECODE": "1"}, timeout=EVALUATION_SECONDS)
-        if ran.exit_code:
-            raise SystemExit(f"zoo.py {' '.join(arguments)} failed: {last_line(ran.stderr) or ran.exit_code}")
-        return ran
 
 
 def main() -> int:
@@ -58,23 +36,18 @@ def main() -> int:
     asked = _arguments()
     cases = chosen(asked.only, asked.rows)
     out: Path = asked.out.resolve()
-    (out / "calib").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     lines = out / "rows.jsonl"
     if not asked.table:
-        place = Place(zoo_path(asked.zoo), out)
-        for case in cases:
-            if asked.again or case.name not in read_lines(lines):
-                print(f"{case.name} ...", file=sys.stderr, flush=True)
-                append_line(lines, measured(case, place))
-                rows = read_lines(lines)
-                print(f"{case.name}: {holds(checks(case, rows[case.name], rows))}", file=sys.stderr, flush=True)
-    rows = read_lines(lines)
-    text = table(CASES, rows)
+        _run_all(Place(zoo_path(asked.zoo), out), plan(cases, asked.seeds), lines, again=asked.again)
+    runs = read_lines(lines)
+    text = table(CASES, runs)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     if asked.record:
         record(SECTION, f"## Quality\n\nBy `python benchmarks/quality.py --record`.\n\n{text}")
-    done = [checks(case, rows[case.name], rows) for case in cases if case.name in rows]
+    rows = medians(cases, runs)
+    done = [checks(case, rows[case.name], rows) for case in cases if case.name in rows and asked_of(case)]
     return int(any(value is False for found in done for value in found.values()))
 
 
@@ -84,29 +57,49 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="default: %(default)s")
     parser.add_argument("--only", metavar="MODEL", help="only the rows of this model")
     parser.add_argument("--rows", metavar="A,B", help="only these rows")
+    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), metavar="0,1,2", help="default: 0,1,2")
     parser.add_argument("--again", action="store_true", help="run rows again that were run before")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table of what was run")
     parser.add_argument("--record", action="store_true", help="put the table into RESULTS.md")
     return parser.parse_args()
 
 
-def measured(case: Case, place: Place) -> dict[str, Any]:
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def plan(cases: Sequence[Case], seeds: Sequence[int]) -> list[tuple[Case, int]]:
+    """Every run, in order: all rows with the first seed, then those that are asked for more."""
+    return [(case, seed) for turn, seed in enumerate(seeds) for case in cases if turn < case.seeds]
+
+
+def _run_all(place: Place, runs: Sequence[tuple[Case, int]], lines: Path, *, again: bool) -> None:
+    for case, seed in runs:
+        name = row_id(case, seed)
+        if again or name not in read_lines(lines):
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            append_line(lines, measured(case, seed, place))
+            rows = medians(CASES, read_lines(lines))
+            print(f"{name}: {holds(checks(case, rows[case.name], rows))}", file=sys.stderr, flush=True)
+
+
+def measured(case: Case, seed: int, place: Place) -> dict[str, Any]:
     """Runs one row and returns everything that is recorded of it."""
-    calibration = _calibration(case, place)
-    arguments = command_line(case, calibration)
-    before = _evaluated(case, place, None)
+    arguments = command_line(case, seed, place.calibration(case))
+    before = place.before(case)
     facts = machine(THREADS)
-    written, report_file = place.out / f"{case.name}.onnx", place.out / f"{case.name}.json"
+    written, report_file = (place.out / f"{row_id(case, seed)}.{kind}" for kind in ("onnx", "json"))
     for path in (written, report_file):
         path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="onnxprune-cache-") as cache:
         argv = [sys.executable, "-P", "-m", "onnxprune", *_real(arguments, place)]
         ran = run(argv, cwd=place.out, environment={"XDG_CACHE_HOME": cache}, timeout=MOST_SECONDS)
-    (place.out / f"{case.name}.log").write_text(ran.stdout + ran.stderr, encoding="utf-8")
+    (place.out / f"{row_id(case, seed)}.log").write_text(ran.stdout + ran.stderr, encoding="utf-8")
     report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.is_file() else {}
-    valid, after, fault = _judged(case, place, written) if written.is_file() else (None, None, None)
+    valid, after, fault = _judged(case, seed, place, written) if written.is_file() else (None, None, None)
     return {
-        "id": case.name,
+        "id": row_id(case, seed),
+        "seed": seed,
         "command": shown(arguments),
         "machine": facts,
         "exit_code": ran.exit_code,
@@ -124,12 +117,12 @@ def measured(case: Case, place: Place) -> dict[str, Any]:
     }
 
 
-def command_line(case: Case, calibration: str | None) -> list[str]:
+def command_line(case: Case, seed: int, calibration: str | None) -> list[str]:
     """The arguments of a row as they are shown; $ONNXPRUNE_ZOO stands for the zoo."""
     data = [] if calibration is None else ["--calib-data", calibration]
     model = f"${ZOO_VARIABLE}/{case.model}/{case.file}"
-    written = ["-o", f"{case.name}.onnx"]
-    end = [*case.options, *data, "--report", f"{case.name}.json"]
+    written = ["-o", f"{row_id(case, seed)}.onnx"]
+    end = [*case.options, *data, "--seed", str(seed), "--report", f"{row_id(case, seed)}.json"]
     if case.kind == "prune":
         return ["prune", model, *written, "--macs", case.target, *end]
     return [model, *written, "--target-latency", case.target, "--threads", str(THREADS), *end]
@@ -144,19 +137,7 @@ def _real(arguments: list[str], place: Place) -> list[str]:
     return [argument.replace(f"${ZOO_VARIABLE}", str(place.zoo)) for argument in arguments]
 
 
-def _calibration(case: Case, place: Place) -> str | None:
-    """Makes the calibration data of a row where it is not there yet; its path within the output folder."""
-    if case.samples is None:
-        return None
-    name = f"calib/{case.model}-{case.samples}.npz"
-    if not (place.out / name).is_file():
-        part = f"{name}.part.npz"
-        place.zoo_command("calib", case.model, part, str(case.samples))
-        (place.out / part).rename(place.out / name)
-    return name
-
-
-def _judged(case: Case, place: Place, written: Path) -> tuple[bool, float | None, str | None]:
+def _judged(case: Case, seed: int, place: Place, written: Path) -> tuple[bool, float | None, str | None]:
     """Whether the checker and ONNX Runtime take the model, its metric, and what is wrong with it."""
     import onnx
 
@@ -165,32 +146,16 @@ def _judged(case: Case, place: Place, written: Path) -> tuple[bool, float | None
     except onnx.checker.ValidationError as error:
         return False, None, place.anonymous(f"the checker refuses the model: {last_line(str(error))}")
     try:
-        return True, float(_evaluated(case, place, written)["value"]), None
+        return True, float(place.evaluated(case, written, _others(case, seed, place))["value"]), None
     except SystemExit as error:
         return False, None, place.anonymous(f"the model cannot be evaluated: {error}")
 
 
-def _evaluated(case: Case, place: Place, model: Path | None) -> dict[str, Any]:
-    """The zoo's metric of a model, or of the model that the row starts from (that one is kept: it never changes)."""
-    name = f"{case.model}/{case.file}"
-    if model is None and name in (known := read_lines(place.out / "baselines.jsonl")):
-        return known[name]
-    start = place.zoo / case.model / case.file
-    with tempfile.TemporaryDirectory(prefix="onnxprune-eval-") as folder:
-        variant = _evaluable(case, place, model or start, Path(folder))
-        found: dict[str, Any] = json.loads(place.zoo_command("eval", case.model, str(variant)).stdout.splitlines()[-1])
-    if model is None:
-        append_line(place.out / "baselines.jsonl", {**found, "id": name})
-    return found
-
-
-def _evaluable(case: Case, place: Place, model: Path, folder: Path) -> Path:
-    """The model, or, for one of several files that only run together, a folder with it among the others."""
-    if case.file.startswith("model_") and not (place.zoo / case.model / "model.onnx").is_file():
-        for path in (place.zoo / case.model).glob("*.onnx"):
-            shutil.copyfile(model if path.name == case.file else path, folder / path.name)
-        return folder
-    return model
+def _others(case: Case, seed: int, place: Place) -> dict[str, Path]:
+    """The model of the row that this one is evaluated together with, where that one was written."""
+    beside = next((other for other in CASES if other.name == case.beside), None)
+    written = place.out / f"{row_id(beside, seed)}.onnx" if beside else None
+    return {beside.file: written} if beside and written and written.is_file() else {}
 
 
 def from_report(case: Case, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,11 +195,6 @@ def _nothing_between(notes: Sequence[str], goal: float) -> bool:
         if found:
             return float(found[1]) > goal
     return False
-
-
-def last_line(text: str) -> str:
-    """The last line that holds anything."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 if __name__ == "__main__":

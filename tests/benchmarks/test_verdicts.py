@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import CASES, Case, chosen
-from quality import Place, command_line, from_report, last_line, shown
-from verdicts import checks, holds, landing_note, landing_text, table
+from cases import CASES, Case, chosen, row_id
+from place import Place, last_line
+from quality import command_line, from_report, plan, shown
+from verdicts import asked_of, checks, holds, landing_note, landing_text, medians, table
 
-CASE = Case("net-0.45x", "net", "compress", "0.45x", 100, bound=0.9, aim=0.95, seconds=360, memory=3_000_000_000)
+CASE = Case("net-0.45x", "net", "compress", "0.45x", 100, loss=0.06, aim=0.01, seconds=360, memory=3_000_000_000)
 GOOD: dict[str, Any] = {
-    "id": "net-0.45x",
+    "id": "net-0.45x@0",
+    "seed": 0,
     "command": "onnxprune $ONNXPRUNE_ZOO/net/model.onnx",
     "machine": {
         "cpu": "processor",
@@ -84,12 +86,13 @@ def test_a_floor_is_an_answer_where_it_is_allowed() -> None:
     assert _wrong(allowed, **answer) == []
     assert _wrong(allowed, **answer | {"floor": None}) == ["floor"]
     assert _wrong(allowed, **answer | {"written": True}) == ["nothing written"]
-    assert "exit 0" in _wrong(CASE, **answer)
+    assert _wrong(CASE, **answer) == ["reachable here"]
+    assert "exit 0" in _wrong(CASE, **answer | {"floor": None})
     assert "exit 0" in _wrong(allowed, **answer | {"exit_code": 1})
 
 
 def test_the_other_export_is_judged_by_its_partner() -> None:
-    case = replace(CASE, name="net-dynamo", bound=None, partner="net-0.45x")
+    case = replace(CASE, name="net-dynamo", loss=None, partner="net-0.45x")
     assert checks(case, GOOD, {})["as net-0.45x"] is None
     assert holds(checks(case, GOOD, {})) == "open: as net-0.45x"
     assert checks(case, GOOD, {"net-0.45x": {**GOOD, "after": 0.935}})["as net-0.45x"] is True
@@ -118,11 +121,48 @@ def test_a_reference_row_is_asked_nothing() -> None:
 
 
 def test_the_table_counts_what_holds() -> None:
-    bad = replace(CASE, name="bad")
-    text = table([CASE, bad, replace(CASE, name="not run")], {"net-0.45x": GOOD, "bad": {**GOOD, "after": 0.1}})
+    bad, far = replace(CASE, name="bad"), replace(CASE, name="far", hoped=True)
+    cases = [CASE, bad, far, replace(CASE, name="not run")]
+    runs = {"net-0.45x@0": GOOD, "bad@0": _run("bad", 0, 0.1), "far@0": _run("far", 0, 0.1)}
+    text = table(cases, runs)
     assert "1 of 2 rows hold" in text
     assert "not run" not in text
-    assert "| **no**: metric |" in text
+    assert "| bad | **no**: metric |" in text
+    assert "| far | hoped for: **no**: metric |" in text
+    assert not asked_of(far)
+
+
+def _run(name: str, seed: int, after: float | None, **changes: Any) -> dict[str, Any]:
+    return {**GOOD, "id": f"{name}@{seed}", "seed": seed, "after": after, **changes}
+
+
+def test_a_row_is_the_run_with_the_median_metric() -> None:
+    runs = [_run("net-0.45x", 2, 0.91), _run("net-0.45x", 0, 0.95, traceback=True), _run("net-0.45x", 1, 0.93)]
+    row = medians([CASE], {run["id"]: run for run in runs})["net-0.45x"]
+    assert row["seed"] == 1
+    assert row["lost_by_seed"] == pytest.approx([0.01, 0.03, 0.05])
+    assert row["traceback"] is True
+    assert "0.0100, 0.0300, 0.0500" in table([CASE], {run["id"]: run for run in runs})
+
+
+def test_a_run_without_a_model_is_the_worst_and_two_runs_are_the_worse_of_them() -> None:
+    runs = [_run("net-0.45x", 0, None, exit_code=4, floor=0.5), _run("net-0.45x", 1, 0.93)]
+    assert medians([CASE], {run["id"]: run for run in runs})["net-0.45x"]["seed"] == 0
+    runs.append(_run("net-0.45x", 2, 0.94))
+    assert medians([CASE], {run["id"]: run for run in runs})["net-0.45x"]["seed"] == 1
+
+
+def test_a_loss_of_exactly_what_may_be_lost_holds() -> None:
+    assert 0.9173 - 0.9073 > 0.01
+    case = replace(CASE, loss=0.01)
+    assert checks(case, {**GOOD, "before": 0.9173, "after": 0.9073}, {})["metric"] is True
+    assert checks(case, {**GOOD, "before": 0.9173, "after": 0.9072}, {})["metric"] is False
+
+
+def test_first_seeds_come_first_and_some_rows_take_no_other() -> None:
+    once = replace(CASE, name="once", seeds=1)
+    runs = [row_id(case, seed) for case, seed in plan([CASE, once], (5, 6))]
+    assert runs == ["net-0.45x@5", "once@5", "net-0.45x@6"]
 
 
 def test_the_report_is_read() -> None:
@@ -149,7 +189,7 @@ def test_the_report_is_read() -> None:
 
 def test_commands_name_no_folder_of_a_machine() -> None:
     for case in CASES:
-        command = shown(command_line(case, None if case.samples is None else "calib/x.npz"))
+        command = shown(command_line(case, 0, None if case.samples is None else "calib/x.npz"))
         assert "$ONNXPRUNE_ZOO/" in command
         assert " /" not in command
     place = Place(Path("/a/zoo"), Path("/b/out"))
@@ -160,7 +200,7 @@ def test_commands_name_no_folder_of_a_machine() -> None:
 
 def test_prune_has_no_latency_in_it() -> None:
     case = next(case for case in CASES if case.name == "resnet20-macs-0.5x")
-    command = command_line(case, "calib/x.npz")
+    command = command_line(case, 0, "calib/x.npz")
     assert command[0] == "prune"
     assert "--threads" not in command
     assert command[command.index("--macs") + 1] == "0.5x"
@@ -170,12 +210,14 @@ def test_rows_are_unique_and_partners_exist() -> None:
     names = [case.name for case in CASES]
     assert len(names) == len(set(names))
     assert {case.partner for case in CASES if case.partner} <= set(names)
-    assert all(case.bound is not None or case.partner or case.floor_allowed or case.reference for case in CASES)
+    assert {case.beside for case in CASES if case.beside} <= set(names)
+    judged = [case for case in CASES if case.loss is None and case.partner is None and case.seconds is None]
+    assert all(case.floor_allowed or case.reference for case in judged)
 
 
 def test_rows_are_chosen_by_name_or_model() -> None:
     assert {case.model for case in chosen("minilm_l6", None)} == {"minilm_l6"}
-    assert [case.name for case in chosen(None, "unet_sed-0.45x,resnet20-0.45x")] == ["resnet20-0.45x", "unet_sed-0.45x"]
+    assert [case.name for case in chosen(None, "unet_sed-0.35x,resnet20-0.40x")] == ["resnet20-0.40x", "unet_sed-0.35x"]
     with pytest.raises(SystemExit, match="no row 'nothing'"):
         chosen(None, "nothing")
     with pytest.raises(SystemExit, match="no row for model"):
