@@ -111,6 +111,18 @@ class EvalFacts:
     after: float | None = None
 
 
+@dataclass(frozen=True)
+class LatencyTableFacts:
+    """The latency table that the user named: looks at whole models that were taken from it, looks and operators that
+    were measured because it did not have them, and the other hosts and runtimes that measured a part of it.
+    """
+
+    file: str
+    taken: int
+    measured: int
+    measured_elsewhere: tuple[str, ...] = ()
+
+
 @dataclass
 class Report:
     """Everything that a compression run states. Fields not reached stay at their defaults."""
@@ -142,6 +154,7 @@ class Report:
     passes: list[PassFacts] = field(default_factory=list)
     search: list[Mapping[str, Any]] = field(default_factory=list)
     """one entry a round: plan, predicted and measured ratio"""
+    latency_table: LatencyTableFacts | None = None
     oracle: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0

@@ -22,6 +22,7 @@ from onnxprune.search.certify import Certificate, certify
 from onnxprune.search.effort import effort
 from onnxprune.search.engine import Outcome, search
 from onnxprune.search.finish import Finished
+from onnxprune.search.journal import Journal
 from onnxprune.search.options import PRECISIONS, SearchOptions
 from onnxprune.search.plan import Plan
 from onnxprune.search.prepare import Prepared, prepare
@@ -30,6 +31,7 @@ from onnxprune.stats import model_drift
 from onnxprune.units import parse_target
 from passes.quantization import is_quantized
 from runtime_bench import Bench, LatencyTable, Target
+from runtime_bench.table_file import read_named
 
 REFUSE_DRIFT = 0.5
 
@@ -75,8 +77,6 @@ class Request:
 
     def search_options(self) -> SearchOptions:
         """The part that the search sees."""
-        if self.latency_table is not None and len(self.eps) > 1:
-            raise UsageError("one latency table holds one EP; give one EP with it")
         if self.target_latency is None:
             raise UsageError("no target: give target_latency, such as 5ms or 0.5x")
         precisions = tuple(self.precision or PRECISIONS)
@@ -107,7 +107,7 @@ def targets(
     count = threads or physical_cores(os.cpu_count() or 1)
     return [
         Target(ep, options=tuple(options.items()), threads=count, batch=batch or 1, shapes=tuple(shapes.items()))
-        for ep in eps
+        for ep in dict.fromkeys(eps)
     ]
 
 
@@ -127,6 +127,8 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
     """Compresses. Returns the model (None where it must not be written), the report, and the error that ends it."""
     if request.pipeline is None:
         request.search_options()
+    if request.latency_table is not None:  # a wrong file must not cost a search
+        read_named(Path(request.latency_table))
     made = targets(request.eps, request.threads, request.batch, {}, request.ep_options)
     prepared = prepare(
         request.path,
@@ -194,13 +196,17 @@ def _workspace(
     arrays = work.held.take(range(min(len(work.held), 8))).arrays
     benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
     tables = [LatencyTable(bench, cache_dir=request.cache_dir, file=request.latency_table) for bench in benches]
-    return replace(work, benches=benches, tables=tables)
+    files = [table.file if request.latency_table is not None else None for table in tables]
+    journals = [Journal(target, file) for target, file in zip(made, files, strict=True)]
+    return replace(work, benches=benches, tables=tables, journals=journals)
 
 
 def _conclude(
     request: Request, prepared: Prepared, work: Workspace, outcome: Outcome, report: Report
 ) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
     report.search = work.rounds
+    report.notes.extend(work.notes)
+    facts.fill_latency_table(report, work)
     report.peak_memory_bytes = facts.peak_memory()
     report.met = outcome.met
     if outcome.floor is not None:
@@ -213,7 +219,7 @@ def _conclude(
     if outcome.certificate is not None:
         _fill_latency(report, work.targets, outcome.certificate)
     error = _gate(request, work, outcome.finished, path, report)
-    if error is None and not outcome.met:
+    if error is None and not outcome.met and not facts.reproduced(report, work, outcome.certificate):
         error = _not_met(work, outcome)
     keep = error is None or (request.best_effort and isinstance(error, TargetNotMetError))
     if error is not None:
@@ -266,7 +272,7 @@ def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
             why = f"nothing in this model can be pruned: {largest_cause(work.graph.shares(work.base, work.shapes))}; "
         return TargetNotMetError(f"the target {goal.text} cannot be met: {why}{floor}{_pinned(work.base)}")
     assert outcome.certificate is not None
-    share = outcome.certificate.share(goal, bound=True)
+    share = outcome.certificate.bound_here(goal)
     return TargetNotMetError(
         f"the target {goal.text} was not certified: the 95 % bound of the latency is {share:.3f} of it; "
         "try again on a quieter machine, or ask for a little more"

@@ -17,6 +17,7 @@ from onnxprune.report import (
     DriftFacts,
     GroupFacts,
     LatencyFacts,
+    LatencyTableFacts,
     ModelFacts,
     PassFacts,
     RemovedSlices,
@@ -24,6 +25,7 @@ from onnxprune.report import (
     SpeedupFacts,
     TargetFacts,
 )
+from onnxprune.search.certify import Certificate
 from onnxprune.search.finish import Finished
 from onnxprune.search.prepare import Prepared
 from onnxprune.search.pricing import scheme_name
@@ -72,6 +74,35 @@ def fill_result(report: Report, prepared: Prepared, work: Workspace, done: Finis
         report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
     report.peak_memory_bytes = peak_memory()
     return path
+
+
+def fill_latency_table(report: Report, work: Workspace) -> None:
+    """Says in the report what came from the table that the user named, if any, and where it was measured."""
+    pairs = [(j, j.file, t) for j, t in zip(work.journals, work.tables, strict=True) if j.file is not None]
+    if not pairs:
+        return
+    _, file, _ = pairs[0]
+    foreign = tuple(dict.fromkeys(origin for _, each, _ in pairs for origin in each.foreign))
+    measured = sum(journal.measured + table.measured for journal, _, table in pairs)
+    report.latency_table = LatencyTableFacts(file.path.name, sum(j.taken for j, _, _ in pairs), measured, foreign)
+    if foreign:
+        report.notes.append(
+            f"the latency table {file.path.name} was measured elsewhere too ({'; '.join(foreign)}): what was chosen "
+            "follows it, what is certified was measured here"
+        )
+
+
+def reproduced(report: Report, work: Workspace, certificate: Certificate | None) -> bool:
+    """Whether a result stands because the latency table says that it met the target, though it misses it here; says so
+    in the report.
+    """
+    if certificate is None or report.latency_table is None or not certificate.accepts(work.options.goal):
+        return False
+    report.notes.append(
+        f"warning: by the latency table this model meets the target, here the 95 % bound is "
+        f"{certificate.bound_here(work.options.goal):.3f} of it"
+    )
+    return True
 
 
 def model_facts(

@@ -45,6 +45,10 @@ from onnxprune.units import Target
 @click.option("--dump-ir", type=params.FILE, metavar="FILE", help="Write the canonical model as text.")
 @click.option("--config", type=params.FILE, metavar="FILE.toml", help="Options as TOML; the command line wins.")
 @click.option("--cache-dir", type=params.FILE, metavar="DIR", help="Latency tables. Default: the user's cache folder.")
+@click.option(
+    "--latency-table", type=params.FILE, metavar="FILE",
+    help="Take every measurement from this file, and add to it what it lacks: the same file gives the same model.",
+)  # fmt: skip
 @params.seed
 @click.option("--dry-run", is_flag=True, help="Do everything, but write no model.")
 @params.overwrite
@@ -87,6 +91,7 @@ def _run(given: dict[str, Any]) -> int:
             "text form": given["dump_ir"],
         },
     )
+    job.extends(latency_table=given["latency_table"])
     evaluate = _evaluation(given)
     with job:
         report = job.run({"model": str(model), "evaluate": evaluate, "options": _options(given, job, output)})
@@ -112,6 +117,7 @@ def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
         "dump_canonical": job.staged(given["dump_canonical"]),
         "dump_ir": job.staged(given["dump_ir"]),
         "cache_dir": None if given["cache_dir"] is None else str(given["cache_dir"]),
+        "latency_table": None if given["latency_table"] is None else str(given["latency_table"]),
     }
 
 

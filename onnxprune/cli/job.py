@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from onnxprune import progress
 from onnxprune.cli import supervise, tables
-from onnxprune.cli.paths import check_input, check_outputs
+from onnxprune.cli.paths import check_extended, check_input, check_outputs
 from onnxprune.cli.staging import Staging
 from onnxprune.errors import AccuracyError, TargetNotMetError, UsageError
 from onnxprune.report_text import result_rows
@@ -40,6 +40,13 @@ class Job:
         """Checks the files that the run writes, by what they are; the model is named `output`."""
         self._writes = paths
         check_outputs(paths, inputs=self._reads.values(), overwrite=self._given.get("overwrite", False))
+
+    def extends(self, **paths: Path | None) -> None:
+        """Checks the files that the run reads and adds to, by what they are, after those it reads and writes."""
+        for what, path in paths.items():
+            if path is not None:
+                others = (*self._reads.values(), *self._writes.values())
+                check_extended(path, what.replace("_", " "), others=others)
 
     def __enter__(self) -> Self:
         return self

@@ -78,3 +78,14 @@ def check_outputs(outputs: Mapping[str, Path | None], *, inputs: Iterable[Path |
             if _same(path, used):
                 raise UsageError(f"{what} and {other} are the same file {path}; choose another path for one of them")
         seen.append((what, path))
+
+
+def check_extended(path: Path, what: str, *, others: Iterable[Path | None]) -> None:
+    """Checks a file that is read where it exists, and added to: it can be none of the `others`."""
+    for used in others:
+        if used is not None and _same(path, used):
+            raise UsageError(f"{what} {path} is the same file as {used}; choose another path")
+    if _status(path, what) is not None:
+        check_input(path, what)
+    else:
+        check_output(path, what, inputs=(), overwrite=True)

@@ -1,54 +1,106 @@
 """Certification: the finished model against the input model in fresh processes, with its number of blocks fixed
 beforehand.
+
+What the search decides on a certificate is kept in the journal, as its other looks are. Where the journal has it,
+nothing is measured before somebody asks for the figures of this machine: for the last certificate only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 from onnxprune.search.workspace import Workspace
 from onnxprune.units import Target as LatencyTarget
 from runtime_bench import Comparison, compare
+from runtime_bench.result import FASTER_BELOW
+from runtime_bench.table_file import Look
 
 ARMS = ("input", "lossless", "compressed")
 
 
-@dataclass(frozen=True)
 class Certificate:
-    """One comparison a target: arms input model, lossless canonical model, compressed model."""
+    """One comparison a target: arms input model, lossless canonical model, compressed model.
 
-    comparisons: tuple[Comparison, ...]
+    `decisive`: the figures that the search acts on, a look a target: those of the journal, or those measured.
+    """
 
-    def met(self, goal: LatencyTarget) -> bool:
-        """Whether the one-sided 95 % bound is at or under the target, and faster is proved, on every target."""
-        return all(self._share(c, goal, bound=True) <= 1.0 and self._faster(c) for c in self.comparisons)
+    def __init__(self, decisive: Sequence[Look], measure: Callable[[], tuple[Comparison, ...]]) -> None:
+        self.decisive = tuple(decisive)
+        self._measure = measure
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """What this machine measures."""
+        return self._measure()
+
+    def accepts(self, goal: LatencyTarget) -> bool:
+        """Whether the search takes the target as met."""
+        return _met(self.decisive, goal)
 
     def share(self, goal: LatencyTarget, *, bound: bool = False) -> float:
-        """The largest certified P50 (or its bound) as a share of the target."""
-        return max(self._share(c, goal, bound=bound) for c in self.comparisons)
+        """The largest P50 (or its bound) that the search acts on, as a share of the target."""
+        return max(_share(look, goal, bound=bound) for look in self.decisive)
 
-    @staticmethod
-    def _faster(comparison: Comparison) -> bool:
-        return comparison.speedup().verdict == "FASTER"
+    def met(self, goal: LatencyTarget) -> bool:
+        """Whether on this machine the one-sided 95 % bound is at or under the target, and faster is proved, on every
+        target.
+        """
+        return _met(self._here, goal)
 
-    @staticmethod
-    def _share(comparison: Comparison, goal: LatencyTarget, *, bound: bool) -> float:
-        if goal.ratio is not None:
-            speedup = comparison.speedup()
-            return (speedup.upper95 if bound else speedup.ratio) / goal.ratio
-        timing = comparison.arms[-1].timing
-        return (timing.p50_upper95_ms if bound else timing.p50_ms) * 1e-3 / goal.value
+    def bound_here(self, goal: LatencyTarget) -> float:
+        """The largest bound of the P50 on this machine, as a share of the target."""
+        return max(_share(look, goal, bound=True) for look in self._here)
+
+    @property
+    def _here(self) -> list[Look]:
+        return [figures(comparison) for comparison in self.comparisons]
+
+
+def _met(looks: Sequence[Look], goal: LatencyTarget) -> bool:
+    return all(_share(look, goal, bound=True) <= 1.0 and look["upper95"] < FASTER_BELOW for look in looks)
+
+
+def _share(look: Look, goal: LatencyTarget, *, bound: bool) -> float:
+    if goal.ratio is not None:
+        return look["upper95" if bound else "ratio"] / goal.ratio
+    return look["p50_upper95_s" if bound else "p50_s"] / goal.value
+
+
+def figures(comparison: Comparison) -> Look:
+    """What decides a certificate: the compressed model's latency, and its ratio to the input model's, with bounds."""
+    speedup, timing = comparison.speedup(), comparison.arms[-1].timing
+    return {
+        "ratio": speedup.ratio,
+        "upper95": speedup.upper95,
+        "p50_s": timing.p50_ms * 1e-3,
+        "p50_upper95_s": timing.p50_upper95_ms * 1e-3,
+    }
 
 
 def certify(work: Workspace, compressed: Path) -> Certificate:
     """Measures input, lossless and compressed model interleaved, in fresh processes, on samples that the search did not
-    use.
+    use; later, where the journal knows this certificate on every target.
     """
+    models = [work.original, work.base_file, compressed]
+    known = [journal.recall("certificate", models) for journal in work.journals]
+    if work.journals and all(known):
+        for journal in work.journals:
+            journal.taken += 1
+        return Certificate([look for look in known if look], lambda: _measured(work, models))
+    comparisons = _measured(work, models)
+    looks = [
+        journal.look("certificate", models, partial(figures, comparison))
+        for journal, comparison in zip(work.journals, comparisons, strict=True)
+    ]
+    return Certificate(looks, lambda: comparisons)
+
+
+def _measured(work: Workspace, models: Sequence[Path]) -> tuple[Comparison, ...]:
     feeds = work.held.take(range(min(len(work.held), 8))).arrays
     found = []
     for target in work.targets:
         work.progress.stage("certifying", f"on {target.alias}, {target.threads} thread(s), in fresh processes")
-        models = [work.original, work.base_file, compressed]
         found.append(compare(models, target, feeds, seed=work.options.seed + 1, names=ARMS))
-    return Certificate(tuple(found))
+    return tuple(found)

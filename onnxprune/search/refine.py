@@ -105,7 +105,7 @@ class SchemeSearch:
             calibration.budget(limit * seconds * factor)
             for calibration, limit, seconds in zip(self.calibrations, self.limits, self.baseline_s, strict=True)
         )
-        return solve(self.problem(budget)) if min(budget) > 0 else None
+        return solve(self.problem(budget), cut_off=self.work.cut_off) if min(budget) > 0 else None
 
     def plan(self, solution: Solution) -> Plan:
         """The plan of a solution: groups at full width and those inside dropped branches are left out."""

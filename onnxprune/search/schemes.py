@@ -49,8 +49,9 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     allowed = "int8" in work.options.precisions and work.options.uses("quantization")
     if not allowed or is_quantized(work.base):
         return [plain]
-    dynamic = [Scheme(kind="dynamic")]
-    schemes = [Scheme(kind="static", activation="u8"), Scheme(kind="static", activation="s8")]
+    plainest = Scheme(reduce_range=work.seven_bits)
+    dynamic = [replace(plainest, kind="dynamic")]
+    schemes = [replace(plainest, activation="u8"), replace(plainest, activation="s8")]
     static = [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
     found = [pair for scheme in dynamic if (pair := _measured(work, scheme)) is not None]
     if static:

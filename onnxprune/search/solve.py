@@ -11,7 +11,7 @@ grouped knapsack.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,6 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+NODES = 20_000
+"""Of branch and bound: the limit that decides how long a hard programme is worked on, the same on every machine."""
+SAFETY_S = 120.0
+"""Seconds after which the clock ends the solver all the same."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class _Programme:
     def row(self, columns: Sequence[int], values: Sequence[float], low: float, high: float) -> None:
         self.rows.append((list(columns), list(values), low, high))
 
-    def solve(self, seconds: float, gap: float) -> Floats | None:
+    def solve(self, gap: float, cut_off: Callable[[], None]) -> Floats | None:
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
@@ -105,8 +109,10 @@ class _Programme:
             constraints=constraint,
             integrality=np.asarray(self.integral),
             bounds=Bounds(0, 1),
-            options={"time_limit": seconds, "mip_rel_gap": gap, "node_limit": 20_000},
+            options={"time_limit": SAFETY_S, "mip_rel_gap": gap, "node_limit": NODES},
         )
+        if "ime limit" in str(answer.message):
+            cut_off()
         return None if answer.x is None else np.asarray(answer.x)
 
 
@@ -148,8 +154,10 @@ def _add_latency(
     programme.row(columns, [value * scale for value in values], -np.inf, (budget - fixed) * scale)
 
 
-def solve(problem: Problem, *, seconds: float = 20.0, gap: float = 2e-3) -> Solution | None:
-    """The feasible choice with the least error, or None where no choice fits every budget."""
+def solve(problem: Problem, *, gap: float = 2e-3, cut_off: Callable[[], None] = lambda: None) -> Solution | None:
+    """The feasible choice with the least error, or None where no choice fits every budget. `cut_off` is called where
+    the clock ended the solver, so that the answer may be another one next time.
+    """
     programme = _Programme()
     drop = programme.columns(problem.branch_error, integral=True)
     for earlier, later in pairwise(drop):
@@ -169,7 +177,7 @@ def solve(problem: Problem, *, seconds: float = 20.0, gap: float = 2e-3) -> Solu
     if not programme.cost:  # nothing to choose: the model as it is, or nothing
         only = evaluate(problem, {}, 0)
         return only if all(s <= b for s, b in zip(only.seconds, problem.budget, strict=True)) else None
-    x = programme.solve(seconds, gap)
+    x = programme.solve(gap, cut_off)
     if x is None:
         return None
     chosen = {group: int(np.argmax(x[list(columns)])) for group, columns in z.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,16 @@ import numpy as np
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph, analyze
 from onnxprune.progress import Progress
+from onnxprune.search.journal import Journal
 from onnxprune.search.options import SearchOptions
 from onnxprune.search.prepare import Prepared, split
 from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.reference import Reference, bounded
 from passes.block_removal import Branch, branches
+from passes.quantization.host import saturates
 from passes.structured_pruning.splice import runs, spliced
 from runtime_bench import Bench, LatencyTable, Target, compare
+from runtime_bench.table_file import Look
 
 
 @dataclass
@@ -39,7 +42,10 @@ class Workspace:
     folder: Path
     benches: Sequence[Bench] = ()
     tables: Sequence[LatencyTable] = ()
+    journals: Sequence[Journal] = ()
     rounds: list[Mapping[str, object]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """for the report"""
     bias: tuple[float, ...] = ()
     """what fresh processes measure over what quick looks do, a value a target"""
 
@@ -77,6 +83,7 @@ class Workspace:
 
     def __post_init__(self) -> None:
         self.bias = self.bias or (1.0,) * len(self.benches)
+        self.journals = self.journals or tuple(Journal(bench.target) for bench in self.benches)
 
     @cached_property
     def in_subgraphs(self) -> frozenset[str]:
@@ -130,10 +137,23 @@ class Workspace:
     def targets(self) -> tuple[Target, ...]:
         return tuple(bench.target for bench in self.benches)
 
+    @cached_property
+    def seven_bits(self) -> bool:
+        """Whether 8-bit weights keep to 7 bits: as this machine needs it, or the one that a named table comes from."""
+        look = self.journals[0].look("weight-bits", [], lambda: {"bits": 7.0 if saturates() else 8.0})
+        return look["bits"] < 8
+
     def probe_feeds(self) -> Feeds:
         """The few samples that error probes run on, drawn with the seed."""
         count = min(len(self.feeds), self.options.effort.probe_samples)
         return self.feeds.take(np.sort(np.random.default_rng(self.options.seed).choice(len(self.feeds), count, False)))
+
+    def cut_off(self) -> None:
+        """Notes that the clock ended an integer programme."""
+        text = "the clock ended an integer programme: another run may choose another plan"
+        if text not in self.notes:
+            self.notes.append(text)
+            self.progress.decide(text)
 
     def file(self, model: ir.Model, stem: str) -> Path:
         """Writes a candidate where benches read it."""
@@ -141,15 +161,34 @@ class Workspace:
         ir.save(model, path, overwrite=True)
         return path
 
+    def looks(self, candidate: Path, seconds: float = 0.8) -> list[Look]:
+        """A quick look at a candidate on every target: its latency over the original's (`ratio`), and the original's
+        P50 in seconds (`baseline_s`).
+        """
+
+        def measure(bench: Bench) -> Look:
+            found = bench.quick_ratio(self.original, [candidate], seconds=seconds)[0]
+            return {"ratio": found.ratio, "baseline_s": found.baseline_p50_s}
+
+        return [
+            journal.look("quick", [self.original, candidate], partial(measure, bench))
+            for journal, bench in zip(self.journals, self.benches, strict=True)
+        ]
+
     def ratios(self, candidate: Path, seconds: float = 0.8) -> tuple[float, ...]:
         """A quick look at a candidate: its latency over the original's, a value a target."""
-        return tuple(bench.quick_ratio(self.original, [candidate], seconds=seconds)[0].ratio for bench in self.benches)
+        return tuple(look["ratio"] for look in self.looks(candidate, seconds))
 
     def fresh_ratios(self, candidate: Path) -> list[tuple[float, float]]:
         """The ratio and its upper bound from a few launches of fresh processes, a pair a target."""
         feeds = self.feeds.take(range(min(len(self.feeds), 8))).arrays
-        found = []
-        for target in self.targets:
+
+        def measure(target: Target) -> Look:
             speedup = compare([self.original, candidate], target, feeds, launches=4, blocks=5, max_seconds=8).speedup()
-            found.append((speedup.ratio, speedup.upper95))
-        return found
+            return {"ratio": speedup.ratio, "upper95": speedup.upper95}
+
+        looks = [
+            journal.look("fresh", [self.original, candidate], partial(measure, journal.target))
+            for journal in self.journals
+        ]
+        return [(look["ratio"], look["upper95"]) for look in looks]

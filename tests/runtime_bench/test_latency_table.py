@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from onnxprune.errors import FileSystemError
+from onnxprune.errors import FileSystemError, ProviderError
 from runtime_bench import latency_table
-from runtime_bench.latency_table import LatencyTable, OpKey, merge, read
+from runtime_bench.latency_table import LatencyTable, OpKey
 from runtime_bench.quick import Bench
 from runtime_bench.target import Target
-
-SCOPE = {"host": "here"}
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +49,22 @@ def test_what_is_stored_is_not_measured_again(bench: Bench, tmp_path: Path, make
 
 
 def test_values_follow_the_speed_of_the_machine(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
-    scope = LatencyTable(bench, file=path).scope
-    merge(path, scope, {"a": 2.0})
-    table = LatencyTable(bench, file=path)
+    LatencyTable(bench, cache_dir=tmp_path).file.add(ratios={"a": 2.0})
+    table = LatencyTable(bench, cache_dir=tmp_path)
     found = table.lookup(["a"], lambda key: b"")
     assert found == {"a": pytest.approx(2 * table.reference_s)}
     assert 1e-6 < table.reference_s < 0.1
+    assert table.file.section.reference_s is None
+
+
+def test_a_named_file_gives_the_same_seconds_always(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    first = LatencyTable(bench, file=path)
+    first.file.add(ratios={"a": 2.0})
+    seconds = first.lookup(["a"], lambda key: b"")
+    again = LatencyTable(bench, file=path)
+    assert again.lookup(["a"], lambda key: pytest.fail("it is stored")) == seconds
+    assert again.reference_s == first.reference_s == seconds["a"] / 2
 
 
 def test_operators_that_do_not_run_are_left_out(bench: Bench, tmp_path: Path, make_conv: Callable[..., bytes]) -> None:
@@ -77,32 +82,17 @@ def test_the_cache_goes_where_the_user_wants(monkeypatch: pytest.MonkeyPatch, tm
     assert latency_table.default_cache() == Path.home() / ".cache" / "onnxprune"
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "Expecting value"),
-        (b"\xff\xfe\x00", "codec"),
-        (b"[" * 200_000, ""),
-        (b"[]", "no latency cache"),
-        (b'{"schema": 99, "scope": {"host": "here"}, "ratios": {}}', "no latency cache"),
-        (b'{"schema": 1, "scope": {"host": "here"}, "ratios": []}', "no latency cache"),
-        (b'{"schema": 1, "scope": {"host": "elsewhere"}, "ratios": {"a": 1}}', "another host"),
-    ],
-)
-def test_a_damaged_cache_is_ignored_with_a_warning(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / "cache.json"
-    path.write_bytes(content)
-    with pytest.warns(UserWarning, match=f"is ignored: .*{reason}"):
-        assert read(path, SCOPE) == {}
-    merge(path, SCOPE, {"a": 1.5})
-    assert read(path, SCOPE) == {"a": 1.5}
+def test_a_named_file_remembers_what_does_not_run(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    assert LatencyTable(bench, file=path).lookup(["bad"], lambda key: b"broken") == {}
+    again = LatencyTable(bench, file=path)
+    assert again.lookup(["bad"], lambda key: pytest.fail("a failure was tried twice")) == {} and again.failed == {"bad"}
 
 
-def test_single_entries_that_make_no_sense_are_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "cache.json"
-    ratios = {"a": 1.5, "b": -1, "c": "fast", "d": None, "e": float("inf"), "f": float("nan")}
-    path.write_text(json.dumps({"schema": 1, "scope": SCOPE, "ratios": ratios}))
-    assert read(path, SCOPE) == {"a": 1.5}
+def test_the_reference_must_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime_bench.latency_table.reference_model", lambda: b"broken")
+    with pytest.raises(ProviderError, match="reference operator"):
+        LatencyTable(bench, cache_dir=tmp_path).lookup(["a"], lambda key: b"")
 
 
 def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, make_conv: Callable[..., bytes]) -> None:
@@ -110,23 +100,5 @@ def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, make_conv:
     blocked.write_text("in the way")
     with pytest.warns(UserWarning, match="cannot write the latency cache"):
         assert LatencyTable(bench, cache_dir=blocked / "below").lookup(["k"], lambda key: make_conv(2))
-    with pytest.raises(FileSystemError, match="cannot write the latency cache"):
+    with pytest.raises(FileSystemError, match="the latency table .* cannot be read"):
         LatencyTable(bench, file=blocked / "below").lookup(["k"], lambda key: make_conv(2))
-
-
-def _merge_twenty(path: Path, writer: int) -> None:
-    for k in range(20):
-        merge(path, SCOPE, {f"{writer}/{k}": 1.0 + k})
-
-
-def test_concurrent_runs_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "cache.json"
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_merge_twenty, args=(path, n)) for n in range(3)]
-    for process in writers:
-        process.start()
-    for process in writers:
-        process.join(60)
-        assert process.exitcode == 0
-    assert len(read(path, SCOPE)) == 60
-    assert sorted(p.name for p in path.parent.iterdir()) == ["cache.json", "cache.json.lock"]
