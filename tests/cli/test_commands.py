@@ -95,7 +95,8 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
         "--target-latency 5ms --calib-data c.npz --ep CPU --ep cuda --ep-option device_id=1 --batch 4 "
         "--input-shape x:1,3,8,8 --max-drift 0.3 --precision fp32 --no-drop-branches --freeze ^head "
         "--granularity head_dim --best-effort --effort fast --seed 7 "
-        "--freeze-initializers --keep-batchnorm --cache-dir k --dump-ir t.txt --max-memory 9GB --timeout 2m"
+        "--freeze-initializers --keep-batchnorm --cache-dir k --latency-table l --dump-ir t.txt "
+        "--max-memory 9GB --timeout 2m"
     )
     assert main(["m.onnx", *arguments.split()]) == 0
     options = engine.request["options"]
@@ -123,6 +124,7 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
         "freeze_initializers": True,
         "keep_batchnorm": True,
         "cache_dir": "k",
+        "latency_table": "l",
         "report": None,
         "html": None,
         "dump_canonical": None,

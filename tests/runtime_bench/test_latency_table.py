@@ -100,5 +100,5 @@ def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, make_conv:
     blocked.write_text("in the way")
     with pytest.warns(UserWarning, match="cannot write the latency cache"):
         assert LatencyTable(bench, cache_dir=blocked / "below").lookup(["k"], lambda key: make_conv(2))
-    with pytest.raises(FileSystemError, match="the latency table .* cannot be read"):
+    with pytest.raises(FileSystemError, match=r"the latency table .* cannot be read"):
         LatencyTable(bench, file=blocked / "below").lookup(["k"], lambda key: make_conv(2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,62 @@ def formula_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.api.compression.LatencyTable", FormulaTable)
     monkeypatch.setattr("onnxprune.search.certify.compare", formula_compare)
     monkeypatch.setattr("onnxprune.search.workspace.compare", formula_compare)
+
+
+class NoisyBench(FormulaBench):
+    """Each look is off by up to 5 %, never twice alike; the second provider likes narrow models."""
+
+    def hello(self) -> dict[str, Any]:
+        return {"onnxruntime": "1.0"}
+
+    def quick_ratio(self, baseline: Path, candidates: Sequence[Path], *, seconds: float = 0.5) -> list[Quick]:
+        return [
+            replace(look, ratio=self._bent(look.ratio) * noise(), baseline_p50_s=look.baseline_p50_s * noise())
+            for look in super().quick_ratio(baseline, candidates)
+        ]
+
+    def measure_many(self, models: Sequence[bytes], *, min_ns: int = 0) -> list[float | None]:
+        parsed = [ir.from_proto(onnx.load_from_string(data)) for data in models]
+        return [self._bent(formula_seconds(model, {})) * noise() for model in parsed]
+
+    def _bent(self, value: float) -> float:
+        return value**1.1 if self.target.alias == "xnnpack" else value
+
+
+NOISE = np.random.default_rng()  # without a seed: no two runs see the same machine
+
+
+def noise() -> float:
+    return float(NOISE.uniform(0.95, 1.05))
+
+
+def noisy_compare(models: Sequence[Path], target: Target, feeds: Any = None, **options: Any) -> Comparison:
+    """`formula_compare`, off by up to 5 %."""
+    exact = formula_compare(models, target, feeds, **options)
+    arms = [exact.arms[0]]
+    for arm in exact.arms[1:]:
+        assert arm.speedup is not None
+        ratio = arm.speedup.ratio * noise()
+        arms.append(replace(arm, speedup=Speedup(ratio, ratio, ratio, "FASTER" if ratio < 0.98 else "INCONCLUSIVE")))
+    return replace(exact, arms=tuple(arms))
+
+
+@dataclass(frozen=True)
+class NoisyMachine:
+    """What measures on it, for tests that put something else in place."""
+
+    bench: type[NoisyBench] = NoisyBench
+    compare: Callable[..., Comparison] = noisy_compare
+    exact_compare: Callable[..., Comparison] = formula_compare
+
+
+@pytest.fixture
+def noisy_machine(monkeypatch: pytest.MonkeyPatch) -> NoisyMachine:
+    """Every look is the formula's with noise; the latency table is the real one."""
+    monkeypatch.setattr("onnxprune.api.compression.Bench", NoisyBench)
+    monkeypatch.setattr("onnxprune.search.certify.compare", noisy_compare)
+    monkeypatch.setattr("onnxprune.search.workspace.compare", noisy_compare)
+    return NoisyMachine()
 
 
 @pytest.fixture

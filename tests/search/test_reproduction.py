@@ -8,73 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 
 from onnxprune import api, ir
 from onnxprune.errors import DataError, TargetNotMetError
 from onnxprune.search.structure import structure
-from runtime_bench import Comparison, Quick, Speedup, Target
-from tests.search.conftest import FormulaBench, formula_compare, formula_seconds
+from runtime_bench import Comparison, Speedup, Target
 
 Residual = Callable[..., ir.Model]
 Run = Callable[..., api.Result]
-NOISE = np.random.default_rng()  # without a seed: no two runs see the same machine
-
-
-def noise() -> float:
-    return float(NOISE.uniform(0.95, 1.05))
-
-
-class NoisyBench(FormulaBench):
-    """Each look is off by up to 5 %; the second provider does nothing well but narrow models."""
-
-    def hello(self) -> dict[str, Any]:
-        return {"onnxruntime": "1.0"}
-
-    def quick_ratio(self, baseline: Path, candidates: Sequence[Path], *, seconds: float = 0.5) -> list[Quick]:
-        exact = super().quick_ratio(baseline, candidates)
-        return [
-            replace(look, ratio=self._bent(look.ratio) * noise(), baseline_p50_s=look.baseline_p50_s * noise())
-            for look in exact
-        ]
-
-    def measure_many(self, models: Sequence[bytes], *, min_ns: int = 0) -> list[float | None]:
-        parsed = [ir.from_proto(onnx.load_from_string(data)) for data in models]
-        return [self._bent(formula_seconds(model, {})) * noise() for model in parsed]
-
-    def _bent(self, value: float) -> float:
-        return value**1.1 if self.target.alias == "xnnpack" else value
-
-
-def noisy_compare(models: Sequence[Path], target: Target, feeds: Any = None, **options: Any) -> Comparison:
-    exact = formula_compare(models, target, feeds, **options)
-    arms = [exact.arms[0]]
-    for arm in exact.arms[1:]:
-        assert arm.speedup is not None
-        ratio = arm.speedup.ratio * noise()
-        verdict = "FASTER" if ratio < 0.98 else "INCONCLUSIVE"
-        arms.append(replace(arm, speedup=Speedup(ratio, ratio, ratio, verdict)))  # type: ignore[arg-type]
-    return replace(exact, arms=tuple(arms))
-
-
-@pytest.fixture
-def noisy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("onnxprune.api.compression.Bench", NoisyBench)
-    monkeypatch.setattr("onnxprune.search.certify.compare", noisy_compare)
-    monkeypatch.setattr("onnxprune.search.workspace.compare", noisy_compare)
-    return monkeypatch
 
 
 @pytest.fixture
 def run(residual: Residual, tmp_path: Path) -> Run:
     """`run(table)`: compresses one small model to 0.6x with that latency table."""
     path = tmp_path / "model.onnx"
-    ir.save(residual(blocks=2, width=16, inner=16), path)
+    ir.save(residual(blocks=1, width=8, inner=8), path)
 
     def compressed(table: Path | None, **options: Any) -> api.Result:
-        options = {"target_latency": "0.6x", "precision": ["fp32"], "threads": 1, "best_effort": True, **options}
+        options = {
+            "target_latency": "0.6x",
+            "precision": ["fp32"],
+            "threads": 1,
+            "effort": "fast",
+            "best_effort": True,
+            **options,
+        }
         return api.compress(path, latency_table=table, cache_dir=tmp_path / "cache", **options)
 
     return compressed
@@ -84,7 +43,7 @@ def decided(result: api.Result) -> Any:
     return result.report["search"], result.report["groups"], result.report["dropped_branches"], result.report["scheme"]
 
 
-def test_a_table_reproduces_the_bytes(noisy: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+def test_a_table_reproduces_the_bytes(noisy_machine: Any, run: Run, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     first = run(table)
     written = table.read_bytes()
@@ -103,41 +62,50 @@ def test_a_table_reproduces_the_bytes(noisy: pytest.MonkeyPatch, run: Run, tmp_p
 
 
 def test_another_machine_takes_the_decisions_and_speaks_for_itself(
-    noisy: pytest.MonkeyPatch, run: Run, tmp_path: Path
+    noisy_machine: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "table.json"
+    here, there = Speedup(0.5, 0.5, 0.5, "FASTER"), Speedup(1.5, 1.4, 1.6, "SLOWER")
+    monkeypatch.setattr("onnxprune.search.certify.compare", certifying(noisy_machine, here))
     first = run(table)
-    noisy.setattr("runtime_bench.latency_table.fingerprint", lambda runtime: "elsewhere")
-    noisy.setattr("onnxprune.search.certify.compare", lambda *a, **k: slow(noisy_compare(*a, **k)))
+    monkeypatch.setattr("runtime_bench.latency_table.fingerprint", lambda runtime: "elsewhere")
+    monkeypatch.setattr("onnxprune.search.certify.compare", certifying(noisy_machine, there))
     for name in ("quick_ratio", "measure_many"):
-        noisy.setattr(NoisyBench, name, lambda *a, **k: pytest.fail("a decision was measured"))
-    there = run(table, best_effort=False)
-    assert there.model == first.model and decided(there) == decided(first)
-    assert there.report["met"] is False and there.report["speedup"]["cpu"]["ratio"] > 1
-    assert len(there.report["latency_table"]["measured_elsewhere"]) == 1
-    assert any("measured elsewhere" in note for note in there.report["notes"])
-    assert any("here the 95 % bound is" in note for note in there.report["notes"])
+        monkeypatch.setattr(noisy_machine.bench, name, lambda *a, **k: pytest.fail("a decision was measured"))
+    again = run(table, best_effort=False)
+    assert again.model == first.model and decided(again) == decided(first)
+    assert first.report["met"] is True and again.report["met"] is False
+    assert again.report["speedup"]["cpu"]["ratio"] == 1.5
+    assert len(again.report["latency_table"]["measured_elsewhere"]) == 1
+    assert any("measured elsewhere" in note for note in again.report["notes"])
+    assert any("here the 95 % bound is 2.667" in note for note in again.report["notes"])
 
 
-def slow(comparison: Comparison) -> Comparison:
-    return replace(
-        comparison, arms=tuple(replace(a, speedup=Speedup(1.5, 1.4, 1.6, "SLOWER")) for a in comparison.arms)
-    )
+def certifying(machine: Any, speedup: Speedup) -> Callable[..., Comparison]:
+    """A machine on which the certificate of any model says this."""
+
+    def compare(*arguments: Any, **options: Any) -> Comparison:
+        exact = machine.exact_compare(*arguments, **options)
+        return replace(exact, arms=(exact.arms[0], *(replace(arm, speedup=speedup) for arm in exact.arms[1:])))
+
+    return compare
 
 
-def test_a_failed_certificate_is_a_decision_too(noisy: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+def test_a_failed_certificate_is_a_decision_too(
+    noisy_machine: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What made the search try smaller is replayed; only the certificate that it ends with is measured."""
     table = tmp_path / "table.json"
     calls: list[Path] = []
 
     def certified(models: Sequence[Path], target: Target, feeds: Any = None, **options: Any) -> Comparison:
         calls.append(models[-1])
-        exact = formula_compare(models, target, feeds, **options)
+        exact = noisy_machine.exact_compare(models, target, feeds, **options)
         ratio = exact.speedup().ratio * (1.3 if len(calls) == 1 else 1.0)
         worse = replace(exact.arms[-1], speedup=Speedup(ratio, ratio, ratio, "FASTER"))
         return replace(exact, arms=(*exact.arms[:-1], worse))
 
-    noisy.setattr("onnxprune.search.certify.compare", certified)
+    monkeypatch.setattr("onnxprune.search.certify.compare", certified)
     first = run(table)
     assert len(calls) >= 2
     before = len(calls)
@@ -146,7 +114,7 @@ def test_a_failed_certificate_is_a_decision_too(noisy: pytest.MonkeyPatch, run: 
     assert again.model == first.model and decided(again) == decided(first)
 
 
-def test_two_providers_in_one_table(noisy: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+def test_two_providers_in_one_table(noisy_machine: Any, run: Run, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     first = run(table, eps=("cpu", "xnnpack"))
     sections = json.loads(table.read_text())["sections"]
@@ -172,7 +140,7 @@ def test_a_file_that_is_no_table_costs_no_search(run: Run, tmp_path: Path) -> No
         run(tmp_path / "table.json")
 
 
-def test_a_floor_is_reproduced(noisy: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+def test_a_floor_is_reproduced(noisy_machine: Any, run: Run, tmp_path: Path) -> None:
     floors = []
     for _ in range(2):
         with pytest.raises(TargetNotMetError) as caught:
