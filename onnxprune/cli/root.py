@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from onnxprune.cli.advise import advise
 from onnxprune.cli.analyze import analyze
 from onnxprune.cli.bench import bench
 from onnxprune.cli.compare import compare
@@ -65,5 +66,5 @@ def root() -> None:
 
 
 root.default = compress
-for _command in (prune, analyze, bench, compare):
+for _command in (prune, advise, analyze, bench, compare):
     root.add_command(_command)

@@ -48,3 +48,10 @@ def compare(request: Request, progress: Progress) -> Any:
     from onnxprune import api
 
     return api.compare(request["original"], request["compressed"], progress=progress, **request["options"])
+
+
+def advise(request: Request, progress: Progress) -> Any:
+    """Says what a compression would do, and why."""
+    from onnxprune.advice import describe
+
+    return describe(request, progress)
