@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "report": {"errors", "report"},
     "search": _SEARCH,
     "api": _SEARCH | {"report", "api"},
-    "cli": {"errors", "sandbox", "runtime_bench", "search", "report", "api", "cli"},
+    "advice": _SEARCH | {"report", "api", "advice"},
+    "cli": {"errors", "sandbox", "runtime_bench", "search", "report", "api", "advice", "cli"},
 }
 HEAVY = ("scipy", "onnxscript", "onnx", "onnxruntime", "onnx_graphsurgeon", "torch", "numpy", "networkx")
 LAZY_ONLY = ("scipy.optimize", "onnxscript", "onnxruntime.quantization", "torch", "matplotlib", "jinja2")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from onnxprune.channels import Kept, Share
 
 CALL_S, NODE_S = 8e-6, 0.8e-6
-"""What a run of a session and each of its nodes take at least; measured on chains of tiny operators (docs/advise.md)."""
+"""What a run of a session and each of its nodes take at least, by chains of tiny operators (docs/advise.md)."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,19 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class Product:
+    """One contraction: groups of its weight, columns of a group's matrix, output positions of one sample."""
+
+    groups: int
+    columns: int
+    positions: int
+
+
+@dataclass(frozen=True)
 class Pruning:
     """What can leave. kept: what freezes the rest, the largest first. hidden: groups inside subgraphs. branches: that
-    can be dropped whole; branch_macs: share of the MACs inside of them. contractions: with a constant weight. columns:
-    of the widest contraction's weight matrix.
+    can be dropped whole; branch_macs: share of the MACs inside of them. products: the contractions with a constant
+    weight.
     """
 
     kinds: tuple[Kind, ...]
@@ -63,8 +72,7 @@ class Pruning:
     hidden: int
     branches: int
     branch_macs: float
-    contractions: int
-    columns: int
+    products: tuple[Product, ...]
 
     @property
     def groups(self) -> int:

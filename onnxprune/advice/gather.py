@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.advice import machine
-from onnxprune.advice.facts import Data, Facts, Graph, Kind, Latency, Pruning
+from onnxprune.advice.facts import Data, Facts, Graph, Kind, Latency, Product, Pruning
 from onnxprune.advice.families import SORTS, Evidence, family_of, sort_of
 from onnxprune.api.analysis import Examined, examine, largest_cause
 from onnxprune.api.compression import targets
@@ -104,7 +104,6 @@ def _pruning(found: Examined, shapes: Mapping[str, Sequence[int]], shares: Share
     dropped = branches(found.base, shapes)
     within = {key for branch in dropped for key in branch.dropped}
     gone = sum(ir.node_macs(node, shapes) for node in found.base.graph.nodes if ir.node_key(node) in within)
-    weighted = products(found.base)
     return Pruning(
         kinds=tuple(kinds),
         prunable=shares.prunable if groups else Share(0.0, 0.0),
@@ -113,8 +112,11 @@ def _pruning(found: Examined, shapes: Mapping[str, Sequence[int]], shares: Share
         hidden=sum(group.producers[0][0] in inside for group in groups),
         branches=len(dropped),
         branch_macs=gone / max(shares.macs, 1),
-        contractions=len(weighted),
-        columns=max((product.size for product in weighted.values()), default=0),
+        products=tuple(
+            Product(each.groups, each.size, math.prod(shapes[each.output]) // each.outputs)
+            for each in products(found.base).values()
+            if each.output in shapes
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from onnxprune.advice.facts import Facts
 from onnxprune.advice.gather import Request, gather
 from onnxprune.advice.rules import Rule, holding, met_already
 from onnxprune.progress import Progress, SilentProgress
+from onnxprune.search.effort import EFFORTS, NORMAL
 
 SCHEMA_VERSION = 1
 
@@ -35,7 +36,7 @@ def plan(facts: Facts) -> dict[str, Any]:
         "data": {"given": facts.data.given, "samples": facts.data.samples},
         "target": {"text": facts.target_text, "ratio": _rounded(facts.target), "met_already": met_already(facts)},
         "tried": [_row(rule, facts) for rule in holding(facts, "try")],
-        "cost": _cost(estimates(facts)),
+        "cost": _cost({name: estimates(facts, row) for name, row in EFFORTS.items()}),
         "cannot": [_row(rule, facts) for rule in holding(facts, "cannot")],
         "help": [_row(rule, facts) for rule in holding(facts, "help")],
     }
@@ -93,11 +94,14 @@ def _row(rule: Rule, facts: Facts) -> dict[str, str]:
     }
 
 
-def _cost(stages: Sequence[Estimate]) -> dict[str, Any]:
-    """Seconds as ranges, of every stage and in all."""
+def _cost(found: Mapping[str, Sequence[Estimate]]) -> dict[str, Any]:
+    """Seconds as ranges: of every stage at normal effort, and in all at each effort."""
     return {
-        "stages": [{"stage": e.stage, "seconds": [round(e.low, 1), round(e.high, 1)]} for e in stages],
-        "seconds": [round(sum(e.low for e in stages), 1), round(sum(e.high for e in stages), 1)],
+        "stages": [{"stage": e.stage, "seconds": [round(e.low, 1), round(e.high, 1)]} for e in found[NORMAL.name]],
+        "seconds": {
+            name: [round(sum(e.low for e in stages), 1), round(sum(e.high for e in stages), 1)]
+            for name, stages in found.items()
+        },
     }
 
 

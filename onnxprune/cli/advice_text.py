@@ -13,7 +13,7 @@ from onnxprune.units import count_text, time_text
 
 Facts = Mapping[str, Any]
 _WIDTH = 110
-_SHORTEST = 1.0  # seconds; shorter stages are summed up
+_STAGES = 4  # the longest ones, named
 
 
 def show(result: Facts, model: str) -> None:
@@ -42,8 +42,9 @@ def _heading(result: Facts, model: str) -> Iterator[str]:
         f"{f' ({sorts})' if sorts else ''}, {count_text(found['params'])} parameters"
     )
     runs = f"{time_text(found['latency_ms'] / 1e3)} at {shapes or 'no input'}"
+    threads = f"{host['threads']} thread" + ("s" if host["threads"] > 1 else "")
     lossless = "" if found["lossless"] is None else f"; the lossless passes alone: {found['lossless']:.2f}x"
-    yield f"here: {runs}, {', '.join(host['ep'])}, {host['threads']} thread(s){lossless}"
+    yield f"here: {runs}, {', '.join(host['ep'])}, {threads}{lossless}"
     instructions = ", ".join(host["instructions"]) or "instructions unknown"
     yield f"{host['cpu']}: {instructions}; {'with' if host['fast_int8'] else 'no'} fast 8-bit products"
     yield f"data: {data['samples']:,} samples" if data["given"] else "data: none, so inputs are made up"
@@ -68,9 +69,13 @@ def _section(title: str, rows: Sequence[Facts], width: int) -> Iterator[str]:
 
 
 def _cost(cost: Facts) -> str:
-    large = [stage for stage in cost["stages"] if stage["seconds"][1] >= _SHORTEST]
-    parts = ", ".join(f"{stage['stage']} {_span(stage['seconds'])}" for stage in large)
-    return f"Will cost about {_span(cost['seconds'])}: {parts}"
+    largest = sorted(cost["stages"], key=lambda stage: -stage["seconds"][1])[:_STAGES]
+    parts = ", ".join(f"{stage['stage']} {_span(stage['seconds'])}" for stage in largest)
+    others = ", ".join(
+        f"{_span(seconds)} with --effort {name}" for name, seconds in cost["seconds"].items() if name != "normal"
+    )
+    whole = _span(cost["seconds"]["normal"])
+    return f"Will take about {whole} on a machine that does nothing else ({others}); most for {parts}"
 
 
 def _span(seconds: Sequence[float]) -> str:
