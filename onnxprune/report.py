@@ -123,6 +123,18 @@ class LatencyTableFacts:
     measured_elsewhere: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class LatencyModelFacts:
+    """How well latency was predicted in the chosen scheme: `rounds` that were predicted and measured, predicted over
+    measured less one in the first (`first_error`), and in the second after the first one corrected it
+    (`corrected_error`, None with one round). Of several targets the one that was predicted worst.
+    """
+
+    rounds: int
+    first_error: float
+    corrected_error: float | None = None
+
+
 @dataclass
 class Report:
     """Everything that a compression run states. Fields not reached stay at their defaults."""
@@ -154,6 +166,7 @@ class Report:
     passes: list[PassFacts] = field(default_factory=list)
     search: list[Mapping[str, Any]] = field(default_factory=list)
     """one entry a round: plan, predicted and measured ratio"""
+    latency_model: LatencyModelFacts | None = None
     latency_table: LatencyTableFacts | None = None
     oracle: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from onnxprune import ir
 from onnxprune.api import facts
 from onnxprune.api.analysis import largest_cause
+from onnxprune.api.prediction import latency_model
 from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
@@ -216,6 +217,7 @@ def _conclude(
     if outcome.finished is None:
         return None, report, _not_met(work, outcome)
     path = facts.fill_result(report, prepared, work, outcome.finished)
+    report.latency_model = latency_model(work.rounds, report.scheme)
     if outcome.certificate is not None:
         _fill_latency(report, work.targets, outcome.certificate)
     error = _gate(request, work, outcome.finished, path, report)
