@@ -10,7 +10,7 @@ from passes.quantization.host import saturates
 
 Kind = Literal["static", "dynamic"]
 Activation = Literal["u8", "s8"]
-Calibration = Literal["minmax", "percentile", "mse"]
+Calibration = Literal["auto", "minmax", "percentile", "mse"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class Scheme:
 
     kind: `static` (QDQ, ranges from calibration) or `dynamic` (MatMul and Gemm only, ranges at run time).
     activation: `u8` (asymmetric) or `s8` (symmetric); dynamic is always u8.
-    calibration: how static ranges are chosen: `minmax`, `percentile` (99.99 % of the values) or `mse` (least squared
-    rounding and clipping error).
+    calibration: how static ranges are chosen: `auto` (by what the readers of each tensor make of them), `minmax`,
+    `percentile` (99.99 % of the values) or `mse` (least squared rounding and clipping error).
     exclude: keys of nodes that stay in float.
     per_channel: a weight scale for every output channel instead of one for the tensor.
     reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate; None: as the CPU of
     this machine needs it.
     refine: round weights for small output error and restore mean outputs (static only).
+    equalize: move the sizes of channels from activations to weights first (static only).
     """
 
     kind: Kind = "static"
@@ -35,6 +36,7 @@ class Scheme:
     per_channel: bool = True
     reduce_range: bool | None = None
     refine: bool = True
+    equalize: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

@@ -8,6 +8,8 @@ layout) and only before an 8-bit contraction (at the tail it would cost precisio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -69,6 +71,11 @@ def select(model: ir.Model, exclude: frozenset[str] = frozenset()) -> list[gs.No
         if key in chosen - useful and not _is_contraction(node) and not _free(node, chosen, fixed):
             chosen.discard(key)
     return [node for node in model.graph.nodes if ir.node_key(node) in chosen]
+
+
+def clamped(chosen: Sequence[gs.Node]) -> frozenset[str]:
+    """Names of tensors that the saturation of their QuantizeLinear clamps: chosen clamps behind chosen contractions."""
+    return frozenset(node.inputs[0].name for node in chosen if node.op in CLAMPS)
 
 
 def _is_contraction(node: gs.Node) -> bool:
@@ -171,5 +178,7 @@ def _free(node: gs.Node, chosen: set[str], fixed: set[str]) -> bool:
     if maker is None or ir.node_key(maker) not in chosen:
         return False
     if node.op in CLAMPS:
-        return maker.op == "Conv" and len(ir.consumers(source)) == 1 and source.name not in fixed
+        at_tail = node.outputs[0].name in fixed  # there a Gemm writes float, for precision
+        absorbs = maker.op == "Conv" or (maker.op == "Gemm" and not at_tail)
+        return absorbs and len(ir.consumers(source)) == 1 and source.name not in fixed
     return node.op in MOVEMENT

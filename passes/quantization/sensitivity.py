@@ -11,7 +11,7 @@ from onnxprune import ir
 from onnxprune.stats import Feeds, model_drift, run
 from onnxprune.stats.columns import Sampler, columns, spatial
 from onnxprune.stats.product import products
-from passes.quantization import selection, static
+from passes.quantization import selection, static, stay_float
 
 PROBES = 12
 """Nodes whose effect on the outputs is measured; that of the others is inferred from their local error."""
@@ -130,6 +130,7 @@ def _without(prepared: ir.Model, quantized: ir.Model, key: str) -> ir.Model:
         quantize = ir.producer(dequantize.inputs[0])
         if quantize is not None and quantize.op == "QuantizeLinear" and ir.producer(quantize.inputs[0]) is None:
             node.inputs[0] = quantize.inputs[0]
+    stay_float.stay_float(model)
     return model
 
 

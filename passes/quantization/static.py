@@ -14,7 +14,7 @@ from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.ir import checker
 from onnxprune.stats import Feeds, Runner
-from passes.quantization import gemm, opset, qdq, ranges, refine, selection, tidy
+from passes.quantization import equalize, gemm, opset, qdq, ranges, reader_ranges, refine, selection, stay_float, tidy
 from passes.quantization.budget import affordable
 from passes.quantization.scheme import Scheme
 
@@ -46,6 +46,8 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
     that may be quantized.
     """
     prepared = prepare(model)
+    if scheme.equalize:
+        equalize.equalize(prepared, feeds, scheme)
     chosen = selection.select(prepared)
     wanted = ranges.float_tensors(qdq.wanted_tensors(chosen), prepared)
     if not chosen:
@@ -55,9 +57,10 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
     sampled = scheme.calibration != "minmax"
     batch = affordable(prepared, feeds, _BATCH, all_at_once=True)
     seen = ranges.observe(prepared, _some(feeds, CALIBRATION_SAMPLES), wanted, sampled=sampled, batch=batch)
-    return prepared, {
-        name: ranges.choose(value, scheme.calibration, scheme.activation == "s8") for name, value in seen.items()
-    }
+    symmetric = scheme.activation == "s8"
+    if scheme.calibration == "auto":
+        return prepared, reader_ranges.choose(prepared, chosen, seen, feeds, symmetric)
+    return prepared, {name: ranges.choose(value, scheme.calibration, symmetric) for name, value in seen.items()}
 
 
 def prepare(model: ir.Model) -> ir.Model:
@@ -81,10 +84,12 @@ def build(prepared: ir.Model, spans: Mapping[str, qdq.Range], scheme: Scheme) ->
     chosen = selection.select(model, frozenset(scheme.exclude))
     if not chosen:
         raise ModelError("every node that could be quantized is excluded")
+    saturating = frozenset(node.name for node in chosen if node.outputs[0].name in selection.clamped(chosen))
     qdq.own_constants(model, chosen)
     refine.plain_biases(chosen)
     quantized = qdq.insert(model, chosen, qdq.shared_ranges(chosen, spans), scheme)
-    tidy.tidy(quantized)
+    tidy.tidy(quantized, saturating)
+    stay_float.stay_float(quantized)
     ir.topological_sort(quantized)
     ir.infer_shapes(quantized)
     return quantized

@@ -16,14 +16,16 @@ _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 """Contractions whose 8-bit kernels can write float."""
 
 
-def tidy(model: ir.Model) -> dict[str, int]:
-    """Applies both rewrites in place; returns how often each applied."""
+def tidy(model: ir.Model, saturating: frozenset[str] = frozenset()) -> dict[str, int]:
+    """Applies both rewrites in place; returns how often each applied. `saturating`: names of nodes whose QuantizeLinear
+    also clamps, and so has to stay.
+    """
     counts = {"movement-in-8-bit": 0, "float-output": 0}
     captured = ir.captured(model) | {tensor.name for tensor in model.graph.outputs}
     for node in list(model.graph.nodes):
         if node.op in _LEFT_IN_FLOAT and _move_in_8_bit(node, captured):
             counts["movement-in-8-bit"] += 1
-        elif node.op in _FLOAT_OUTPUT and _keep_float_output(model, node, captured):
+        elif node.op in _FLOAT_OUTPUT and node.name not in saturating and _keep_float_output(model, node, captured):
             counts["float-output"] += 1
     _sweep(model)
     return counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,16 @@ def chain(hidden: int = 24) -> ir.Model:
     ]
     weights = {"w0": normal(0, 16, hidden), "b0": normal(1, hidden), "w1": normal(2, hidden, 6), "b1": normal(3, 6)}
     return build(nodes, weights, ["n", 16], {"y": ["n", 6]})
+
+
+def chain_of_three() -> ir.Model:
+    """Three Gemm with a Relu between each."""
+    nodes, weights = [], {}
+    for k in range(3):
+        nodes.append(oh.make_node("Gemm", [f"r{k}" if k else "x", f"w{k}", f"b{k}"], [f"h{k}" if k < 2 else "y"]))
+        nodes += [oh.make_node("Relu", [f"h{k}"], [f"r{k + 1}"])] if k < 2 else []
+        weights |= {f"w{k}": normal(k, 16, 16), f"b{k}": normal(9 + k, 16)}
+    return build(nodes, weights, ["n", 16], {"y": ["n", 16]})
 
 
 def inputs(model: ir.Model, n: int = 48, seed: int = 9) -> Feeds:
@@ -400,3 +411,13 @@ def test_tensors_that_subgraphs_and_outputs_need_survive() -> None:
     found = model_drift(model, quantize(model, inputs(model), Scheme()), inputs(model))
     assert set(found) == {"y", "c1", "z"}
     assert all(0.0 < value < 0.05 for value in found.values()), found
+
+
+def test_excluded_nodes_run_in_float(tmp_path: Path) -> None:
+    """ONNX Runtime would quantize float weights between DequantizeLinear and QuantizeLinear by itself."""
+    model = residual(16)
+    found = kernels(quantize(model, inputs(model), replace(RAW, exclude=("c1",))), tmp_path)
+    assert (found.count("Conv"), found.count("QLinearConv")) == (1, 2)
+    products = chain_of_three()
+    found = kernels(quantize(products, inputs(products), replace(RAW, exclude=("h1",))), tmp_path)
+    assert (found.count("Gemm") + found.count("FusedGemm"), found.count("QGemm")) == (1, 2)
