@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.errors import ModelError
+from passes.quantization import scaling
 from passes.quantization.scheme import Scheme
 from passes.quantization.selection import CLAMPS, CONTRACTIONS, MOVEMENT, data_inputs
 
@@ -84,8 +85,8 @@ def wanted_tensors(chosen: Sequence[gs.Node]) -> list[str]:
 
 
 def shared_ranges(chosen: Sequence[gs.Node], ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Ranges after sharing: movement keeps its input's, and inputs of a Concat that nothing else reads take the
-    Concat's.
+    """Ranges after sharing: movement keeps its input's, scaling multiplies it, and inputs of a Concat that nothing else
+    reads take the Concat's.
 
     The second changes no value that is kept (the Concat would round to its own scale anyway) and turns the Concat into
     a copy.
@@ -104,6 +105,9 @@ def shared_ranges(chosen: Sequence[gs.Node], ranges: Mapping[str, Range]) -> dic
             ):
                 result[tensor.name] = result[node.outputs[0].name]
     for node in chosen:
+        by = scaling.factor(node)
+        if by is not None and (span := result.get(data_inputs(node)[0].name)) is not None:
+            result[node.outputs[0].name] = (span[0] * by, span[1] * by)
         if node.op in MOVEMENT and node.inputs[0].name in result:
             for tensor in node.outputs:
                 result[tensor.name] = result[node.inputs[0].name]
@@ -118,6 +122,7 @@ def insert(model: ir.Model, chosen: Sequence[gs.Node], ranges: Mapping[str, Rang
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+    seen = scaling.others(chosen)
     proto = ir.to_proto(model)
     producer = (proto.producer_name, proto.producer_version)
     with_types(proto, model)
@@ -132,9 +137,9 @@ def insert(model: ir.Model, chosen: Sequence[gs.Node], ranges: Mapping[str, Rang
             QuantType.QInt8,
             QuantType.QInt8 if symmetric else QuantType.QUInt8,
             spans,
-            [node.name for node in chosen],
+            [node.name for node in seen],
             [],
-            sorted({node.op for node in chosen}),
+            sorted({node.op for node in seen}),
             options,
         )
         try:

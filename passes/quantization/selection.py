@@ -14,6 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
+from passes.quantization import scaling
 
 CONTRACTIONS = frozenset({"Conv", "Gemm", "MatMul"})
 MOVEMENT = frozenset(
@@ -37,6 +38,9 @@ MOVEMENT = frozenset(
 ARITHMETIC = frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"})
 CLAMPS = frozenset({"Relu", "Clip"})
 """Absorbed by the rounding of the contraction before them: an 8-bit range saturates."""
+NORMALIZATIONS = frozenset({"LayerNormalization", "BatchNormalization", "InstanceNormalization", "Softmax"})
+_FLOATS_BETWEEN = 5
+"""Float operators in a row that are looked through for the 8-bit tensor that an activation starts from."""
 _SINGLE_DATA = MOVEMENT | CLAMPS | frozenset({"GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"})
 
 
@@ -62,7 +66,12 @@ def select(model: ir.Model, exclude: frozenset[str] = frozenset()) -> list[gs.No
     captured = ir.captured(model)
     outputs = {tensor.name for tensor in model.graph.outputs}
     for node in model.graph.nodes:
-        if ir.node_key(node) not in exclude and _glue(node, captured, outputs) and _behind(node, chosen):
+        if (
+            ir.node_key(node) not in exclude
+            and _glue(node, captured, outputs)
+            and _behind(node, chosen)
+            and not _closes_island(node, chosen)
+        ):
             chosen.add(ir.node_key(node))
     useful = _before_contractions(model, chosen)
     fixed = captured | outputs
@@ -122,7 +131,7 @@ def _glue(node: gs.Node, captured: set[str], outputs: set[str]) -> bool:
         return len([tensor for tensor in node.outputs if tensor.name]) == 1
     if node.op == "AveragePool":
         return _pools_to_one(node)
-    return node.op == "Relu" or node.op in MOVEMENT or node.op in ARITHMETIC
+    return node.op == "Relu" or node.op in MOVEMENT or node.op in ARITHMETIC or scaling.is_scaling(node)
 
 
 def _clip_saturates(node: gs.Node) -> bool:
@@ -157,6 +166,29 @@ def _behind(node: gs.Node, chosen: set[str]) -> bool:
         return False
     sources = [ir.producer(tensor) for tensor in inputs]
     return any(source is not None and ir.node_key(source) in chosen for source in sources)
+
+
+def _closes_island(node: gs.Node, chosen: set[str]) -> bool:
+    """An operand as large as the result comes out of float operators that start from 8-bit tensors, as in a GELU: such
+    a node in 8 bits would put one more pair of conversions in the middle of them, and break their fusion.
+    """
+    if node.op not in ("Add", "Mul") or len(data_inputs(node)) < 2:
+        return False
+    return any(
+        tensor.shape == node.outputs[0].shape and _floats_from(tensor, chosen, _FLOATS_BETWEEN)
+        for tensor in data_inputs(node)
+    )
+
+
+def _floats_from(tensor: gs.Tensor, chosen: set[str], steps: int) -> bool:
+    source = ir.producer(tensor)
+    if source is None or ir.node_key(source) in chosen or source.op in CONTRACTIONS or source.op in NORMALIZATIONS:
+        return False
+    for before in source.inputs:
+        maker = ir.producer(before)
+        if maker is not None and (ir.node_key(maker) in chosen or (steps and _floats_from(before, chosen, steps - 1))):
+            return True
+    return False
 
 
 def _before_contractions(model: ir.Model, chosen: set[str]) -> set[str]:

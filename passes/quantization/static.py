@@ -14,7 +14,20 @@ from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.ir import checker
 from onnxprune.stats import Feeds, Runner
-from passes.quantization import equalize, gemm, opset, qdq, ranges, reader_ranges, refine, selection, stay_float, tidy
+from passes.quantization import (
+    activations,
+    equalize,
+    gemm,
+    opset,
+    qdq,
+    ranges,
+    reader_ranges,
+    refine,
+    scaling,
+    selection,
+    stay_float,
+    tidy,
+)
 from passes.quantization.budget import affordable
 from passes.quantization.scheme import Scheme
 
@@ -46,6 +59,7 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
     that may be quantized.
     """
     prepared = prepare(model)
+    activations.spell_out(prepared)
     if scheme.equalize:
         equalize.equalize(prepared, feeds, scheme)
     chosen = selection.select(prepared)
@@ -88,6 +102,7 @@ def build(prepared: ir.Model, spans: Mapping[str, qdq.Range], scheme: Scheme) ->
     qdq.own_constants(model, chosen)
     refine.plain_biases(chosen)
     quantized = qdq.insert(model, chosen, qdq.shared_ranges(chosen, spans), scheme)
+    scaling.rename(quantized)
     tidy.tidy(quantized, saturating)
     stay_float.stay_float(quantized)
     ir.topological_sort(quantized)
