@@ -1,82 +1,74 @@
 """What one level of one group does to the network's outputs, with nothing else changed.
 
-The level is swapped in as zeros: removed columns of every contraction become zero and the others take the closed-form
-weights of structured OBS (the bias takes the mean), so the graph keeps its shape and no node has to be resized. Where a
-weight is quantized, and so has to stay as it is, the units are sliced out instead.
+Nothing in front of a change moves, so a probe starts from the dense tensors at the first contraction that it changes;
+probes asked for in the order of the graph compute each of these tensors once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.channels import AxisKey, Group
+from onnxprune.channels import Group
 from onnxprune.search.depth import squared
-from onnxprune.stats import Feeds, Product, Statistics, drift, padding, run
-from passes.structured_pruning.apply import delete
-from passes.structured_pruning.obs import absorbed
+from onnxprune.search.stitched import removed_columns, stitched, swappable
+from onnxprune.stats import Feeds, Statistics, drift, padding, run
+from onnxprune.stats.arrays import Array
+from onnxprune.stats.runner import Runner
+from onnxprune.stats.walk import Walk
+
+BATCH = 32  # samples a call where the model's batch is dynamic
 
 
 class Probes:
-    """Holds the dense outputs on `feeds`; call it with a group and the mask of the units it keeps."""
+    """Holds the dense outputs on `feeds`; call it with a group and the mask of the units it keeps.
+
+    `model` and `statistics` are in the form that statistics see.
+    """
 
     def __init__(self, model: ir.Model, feeds: Feeds, statistics: Statistics) -> None:
         self._model, self._feeds, self._statistics = model, feeds, statistics
-        self._dense = list(run(model, feeds))
-        self._masks = list(padding(model, feeds))
+        self._dense = list(run(model, feeds, batch=BATCH))
+        self._masks = list(padding(model, feeds, BATCH))
+        self._places = {ir.node_key(node): place for place, node in enumerate(model.graph.nodes)}
+        self._walk, self._reached = Walk(model, feeds, batch=BATCH), 0
 
     def __call__(self, group: Group, keep: np.ndarray) -> float:
         """Squared relative output error (mean over outputs) when only the units of `keep` are left."""
-        return squared(drift(self._dense, run(self._swapped(group, keep), self._feeds), self._masks))
+        changed = stitched(self._model, self._statistics, [(group, keep)])
+        return squared(drift(self._dense, self._outputs(changed, group, keep), self._masks))
 
-    def _swapped(self, group: Group, keep: np.ndarray) -> ir.Model:
-        model = self._model.copy()
-        weights = ir.initializers(model)
-        found = [self._statistics.products.get(contraction.node) for contraction in group.contractions]
-        if any(p is not None and (p.fixed or p.weight not in weights) for p in found):  # no float weight to absorb it
-            delete(model, _removed(group, keep))
-            return model
-        for contraction, product in zip(group.contractions, found, strict=True):
-            if product is None or product.weight != contraction.tensor:
-                continue
-            owner = product.column_owner(group.owner[(contraction.tensor, contraction.axis)])
-            gone = (owner >= 0) & ~keep[owner]
-            moments = self._statistics.moments.get(contraction.node)
-            if moments is None:
-                _zero(weights, product, gone)
-            else:
-                _absorb(weights, product, gone, moments.covariance(), moments.mean())
-        return model
+    def first_change(self, group: Group) -> int:
+        """Place in the graph of the first contraction that losing units changes; 0 where that cannot be told."""
+        nodes = removed_columns(self._statistics, [(group, np.ones(group.width, bool))])
+        return min((self._places.get(node, 0) for node in nodes), default=0)
 
+    def error(self, changed: ir.Model) -> float:
+        """Squared relative output error of any model with the same inputs and outputs."""
+        return squared(drift(self._dense, run(changed, self._feeds, batch=BATCH), self._masks))
 
-def _removed(group: Group, keep: np.ndarray) -> dict[AxisKey, np.ndarray]:
-    gone = {key: np.flatnonzero((owner >= 0) & ~keep[owner]) for key, owner in group.owner.items()}
-    return {key: indices for key, indices in gone.items() if len(indices)}
+    def _outputs(self, changed: ir.Model, group: Group, keep: np.ndarray) -> Iterator[Mapping[str, Array]]:
+        place = self.first_change(group)
+        if not place or not swappable(self._model, self._statistics, [(group, keep)]):  # sliced: shapes change earlier
+            return run(changed, self._feeds, batch=BATCH)
+        return self._behind(changed, place)
 
-
-def _zero(weights: Mapping[str, ir.Constant], product: Product, gone: np.ndarray) -> None:
-    weight = weights[product.weight]
-    matrix = np.where(gone[:, None, :], 0.0, product.matrix(weight.values))
-    weight.values = product.values(matrix, tuple(weight.shape), weight.values.dtype)
-
-
-def _absorb(
-    weights: Mapping[str, ir.Constant], product: Product, gone: np.ndarray, covariance: np.ndarray, mean: np.ndarray
-) -> None:
-    weight = weights[product.weight]
-    before = product.matrix(weight.values)
-    after = np.zeros_like(before)
-    for part in range(product.groups):
-        kept = np.flatnonzero(~gone[part])
-        after[part][:, kept] = absorbed(covariance[part], before[part], kept)
-    weight.values = product.values(after, tuple(weight.shape), weight.values.dtype)
-    if product.bias is not None and product.bias in weights:
-        bias = weights[product.bias]
-        shift = np.einsum("god,gd->go", before - after, mean).reshape(-1) / product.bias_factor
-        if bias.values.size == shift.size:
-            bias.values = (bias.values + shift.reshape(bias.values.shape)).astype(bias.values.dtype)
+    def _behind(self, changed: ir.Model, place: int) -> Iterator[Mapping[str, Array]]:
+        """Outputs of `changed`, which is the dense network before the node at `place`."""
+        if place < self._reached:
+            self._walk = Walk(self._model, self._feeds, batch=BATCH)
+        self._reached = place
+        product = self._statistics.products[ir.node_key(self._model.graph.nodes[place])]
+        for _ in self._walk.advance([product.data]):
+            pass
+        live = self._walk.live
+        ahead = [name for name in self._dense[0] if self._walk.is_ahead(name)]
+        dtypes = {name: array.dtype for name, array in live[0].items()}
+        runner = Runner(changed, ahead, sorted(live[0]), dtypes=dtypes)
+        for dense, tensors in zip(self._dense, live, strict=True):
+            yield {**dense, **runner(tensors)}
 
 
 def picks(levels: Sequence[int]) -> list[int]:

@@ -72,7 +72,7 @@ def _probes(
     """Two levels of every group, each alone in the dense network: about a half and about a quarter of its units."""
     probe = Probes(work.open_base, work.probe_feeds(), work.statistics)
     found: dict[str, list[level_choice.Probe]] = {}
-    for position, group in enumerate(groups):
+    for position, group in enumerate(sorted(groups, key=probe.first_change)):
         work.progress.stage("probing levels", f"{position + 1} of {len(groups)} groups")
         probed = [
             level_choice.Probe(width, probe(group, keep_mask(curves[group.name], width)))

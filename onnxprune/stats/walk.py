@@ -21,6 +21,7 @@ class Walk:
         self._model, self._threads = model, threads
         self._live: list[dict[str, Array]] = [dict(call) for call in feeds.calls(batch)]
         self._left = {ir.node_key(node): reads(node) for node in model.graph.nodes}
+        self._made = {tensor.name: ir.node_key(node) for node in model.graph.nodes for tensor in node.outputs}
 
     def __len__(self) -> int:
         """Number of calls."""
@@ -48,6 +49,15 @@ class Walk:
             found = runner(live)
             yield {name: found[name] for name in wanted}
             self._live[place] = {name: array for name, array in (live | found).items() if name in later}
+
+    @property
+    def live(self) -> Sequence[Mapping[str, Array]]:
+        """What is computed and still needed, call by call: parts that have not run can start from it."""
+        return self._live
+
+    def is_ahead(self, name: str) -> bool:
+        """Whether the tensor has not been computed yet."""
+        return name in self._made and self._made[name] in self._left
 
     def put(self, name: str, values: Sequence[Array]) -> None:
         """Replaces a tensor that later parts still read, with one array a call."""
