@@ -135,6 +135,17 @@ class LatencyModelFacts:
     corrected_error: float | None = None
 
 
+@dataclass(frozen=True)
+class PredictionFacts:
+    """How predicted errors ordered the plans that were built, against what was measured on them (Spearman). `pairs`: of
+    squared relative output errors, predicted and real, and how the real one was found.
+    """
+
+    n: int
+    rank_correlation: float | None
+    pairs: tuple[tuple[float, float, str], ...] = ()
+
+
 @dataclass
 class Report:
     """Everything that a compression run states. Fields not reached stay at their defaults."""
@@ -168,6 +179,7 @@ class Report:
     """one entry a round: plan, predicted and measured ratio"""
     latency_model: LatencyModelFacts | None = None
     latency_table: LatencyTableFacts | None = None
+    prediction: PredictionFacts | None = None
     oracle: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnxprune.report import (
     LatencyTableFacts,
     ModelFacts,
     PassFacts,
+    PredictionFacts,
     RemovedSlices,
     Report,
     SpeedupFacts,
@@ -27,6 +28,7 @@ from onnxprune.report import (
 )
 from onnxprune.search.certify import Certificate
 from onnxprune.search.finish import Finished
+from onnxprune.search.prediction import Pair, rank_correlation
 from onnxprune.search.prepare import Prepared
 from onnxprune.search.pricing import scheme_name
 from onnxprune.search.workspace import Workspace
@@ -70,6 +72,8 @@ def fill_result(report: Report, prepared: Prepared, work: Workspace, done: Finis
         report.notes.append(
             "8-bit weights keep to 7 bits: this processor has no VNNI, and its sums of products saturate"
         )
+    if work.predictions:
+        report.prediction = prediction_facts(work.predictions)
     if done.oracle is not None:
         report.oracle = {"ok": done.oracle.ok, "error": done.oracle.error}
     report.peak_memory_bytes = peak_memory()
@@ -156,6 +160,12 @@ def group_facts(graph: ChannelGraph, keep: Mapping[str, np.ndarray]) -> tuple[Gr
         )
         facts.append(GroupFacts(group.name, group.kind, group.width, width, removed))
     return tuple(facts)
+
+
+def prediction_facts(pairs: Sequence[Pair]) -> PredictionFacts:
+    """Predicted against real errors of the plans that were built."""
+    listed = tuple((pair.predicted, pair.real, pair.how) for pair in pairs)
+    return PredictionFacts(len(pairs), rank_correlation(pairs), listed)
 
 
 def pass_facts(records: tuple[PassRecord, ...]) -> list[PassFacts]:

@@ -20,7 +20,7 @@ from onnxprune.errors import OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.progress import Progress
 from onnxprune.report import Report, TargetFacts
 from onnxprune.search.budget import for_macs
-from onnxprune.search.finish import finish
+from onnxprune.search.finalists import Contender, best_finished
 from onnxprune.search.options import SearchOptions
 from onnxprune.search.plan import Plan
 from onnxprune.search.prepare import prepare
@@ -76,9 +76,11 @@ def run(request: Request, progress: Progress) -> tuple[ir.Model | None, Report, 
             progress=progress,
         )
         try:
-            plan, keep = _chosen(request, work)
+            contenders = _chosen(request, work)
         except TargetNotMetError as error:
             return None, report, error
+        done = best_finished(work, contenders)
+        keep = done.keep
         if work.in_subgraphs & keep.keys():
             report.notes.append("some groups are inside subgraphs: drift counts only the branches that the data take")
         unseen = work.unseen & keep.keys()
@@ -87,7 +89,6 @@ def run(request: Request, progress: Progress) -> tuple[ir.Model | None, Report, 
                 f"{len(unseen)} groups inside subgraphs are ranked by their weights and not compensated: "
                 "their activations cannot be recorded"
             )
-        done = finish(work, plan, keep)
         facts.fill_result(report, prepared, work, done)
     report.met = request.macs is None or (report.macs_ratio or 1.0) <= request.macs * 1.005
     if report.met:
@@ -123,10 +124,10 @@ def _options(request: Request) -> SearchOptions:
     )
 
 
-def _chosen(request: Request, work: Workspace) -> tuple[Plan, Keep]:
-    """The plan and its keep masks; TargetNotMetError where it would leave everything as it is."""
+def _chosen(request: Request, work: Workspace) -> list[Contender]:
+    """The plans worth finishing; TargetNotMetError where they would leave everything as it is."""
     if request.ratio == 0:
-        return Plan(), {}
+        return [Contender(Plan(), {})]
     if not work.graph.groups and not (request.macs is not None and work.branches and request.drop_branches):
         cause = largest_cause(work.graph.shares(work.base, work.shapes))
         raise TargetNotMetError(f"nothing in this model can be pruned: {cause}; onnxprune analyze says more")
@@ -135,7 +136,7 @@ def _chosen(request: Request, work: Workspace) -> tuple[Plan, Keep]:
     keep = _from_ratio(request, work) if request.spec is None else _from_spec(request.spec, work)
     if not keep:
         raise TargetNotMetError("every group would keep all its units; remove more")
-    return Plan({name: int(np.count_nonzero(mask)) for name, mask in keep.items()}), keep
+    return [Contender(Plan({name: int(np.count_nonzero(mask)) for name, mask in keep.items()}), keep)]
 
 
 def _from_ratio(request: Request, work: Workspace) -> Keep:

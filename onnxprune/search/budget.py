@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune import ir
 from onnxprune.errors import TargetNotMetError, UsageError
 from onnxprune.search import levels as level_choice
+from onnxprune.search.finalists import Contender, rehearsed
 from onnxprune.search.plan import Plan, keep_masks
 from onnxprune.search.sensitivity import Sensitivity, measure_sensitivity
 from onnxprune.search.workspace import Workspace
@@ -19,23 +20,19 @@ from passes.structured_pruning.allocate import widths_for_macs
 from passes.structured_pruning.obs import Curve
 
 
-def for_macs(work: Workspace, budget: float) -> tuple[Plan, dict[str, np.ndarray]]:
-    """The plan with the least predicted error whose MACs are at most `budget` times the base model's, and its keep
-    masks.
+def for_macs(work: Workspace, budget: float) -> list[Contender]:
+    """Plans whose MACs are at most `budget` times the base model's, one a depth, the best first: by rehearsals, where
+    effort allows them.
 
     Raises TargetNotMetError where no plan is that small.
     """
     sensitivity = measure_sensitivity(work)
     curves = {name: _scaled(curve, sensitivity, name) for name, curve in sensitivity.curves.items()}
-    best: tuple[float, Plan] | None = None
-    for count in range(len(sensitivity.drops.branches) + 1):
-        found = _with_drops(work, sensitivity, curves, budget, count)
-        if found is not None and (best is None or found[0] < best[0]):
-            best = found
-    if best is None:
+    depths = range(len(sensitivity.drops.branches) + 1)
+    found = [each for count in depths if (each := _with_drops(work, sensitivity, curves, budget, count)) is not None]
+    if not found:
         raise TargetNotMetError(f"{budget:g}x of the MACs cannot be reached; see onnxprune analyze for what is frozen")
-    work.progress.decide(f"predicted squared drift {best[0]:.4g}; {len(best[1].dropped)} branches dropped")
-    return best[1], keep_masks(best[1], sensitivity.curves)
+    return rehearsed(work, found)
 
 
 def _scaled(curve: Curve, sensitivity: Sensitivity, name: str) -> Curve:
@@ -47,8 +44,8 @@ def _scaled(curve: Curve, sensitivity: Sensitivity, name: str) -> Curve:
 
 def _with_drops(
     work: Workspace, sensitivity: Sensitivity, curves: Mapping[str, Curve], budget: float, count: int
-) -> tuple[float, Plan] | None:
-    """Error and plan when the first `count` branches of the drop order go."""
+) -> Contender | None:
+    """The best plan by prediction when the first `count` branches of the drop order go."""
     gone = sensitivity.drops.branches[:count]
     model = work.base.copy()
     if gone:
@@ -65,4 +62,5 @@ def _with_drops(
             return None
     widths = {name: width for name, width in widths.items() if width < work.graph.group(name).width}
     error = sum(sensitivity.drops.steps[:count]) + sum(usable[name].at(width) for name, width in widths.items())
-    return error, Plan(widths, tuple(branch.name for branch in gone))
+    plan = Plan(widths, tuple(branch.name for branch in gone))
+    return Contender(plan, keep_masks(plan, sensitivity.curves), error)

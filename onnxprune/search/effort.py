@@ -18,14 +18,18 @@ class Effort:
     """samples that weights are fitted on, at most"""
     rounds: int
     """of measure, correct, solve again, in one scheme"""
+    rehearsals: int
+    """plans that are compensated quickly, to rank them"""
+    finalists: int
+    """plans that are finished, to keep the best"""
 
 
 EFFORTS = {
     row.name: row
     for row in (
-        Effort("fast", probe_samples=24, fitting_samples=256, rounds=4),
-        Effort("normal", probe_samples=48, fitting_samples=1024, rounds=6),
-        Effort("best", probe_samples=64, fitting_samples=2048, rounds=10),
+        Effort("fast", probe_samples=24, fitting_samples=256, rounds=4, rehearsals=0, finalists=1),
+        Effort("normal", probe_samples=48, fitting_samples=1024, rounds=6, rehearsals=6, finalists=2),
+        Effort("best", probe_samples=64, fitting_samples=2048, rounds=10, rehearsals=16, finalists=4),
     )
 }
 NORMAL = EFFORTS["normal"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,17 +42,19 @@ class Finished:
 
 
 def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finished:
-    """Builds a plan for good. Raises OnnxpruneError where the oracle finds a difference: the model is then not to be
-    used.
+    """Builds a plan for good, and proves it. Raises OnnxpruneError where the oracle finds a difference: the model is
+    then not to be used.
     """
+    return proved(work, built(work, plan, keep))
+
+
+def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finished:
+    """Builds a plan for good, without proof: a model to be judged, and to be proved before it is used."""
     gone = chosen_branches(work.branches, plan)
     removed = work.graph.removals(keep)
     floating, alias = narrowed(work.base, work.graph, keep, gone)
-    changed = bool(removed or gone)
-    # the slices first, with the original's weights; later the final weights, which prove no slicing
     notes: tuple[str, ...] = ()
-    oracle = _proved(work, floating, removed, gone, "original") if work.options.verify and changed else None
-    if work.options.uses("compensation") and changed:
+    if work.options.uses("compensation") and (removed or gone):
         work.progress.stage("compensating")
         opened = work.opened(floating)
         fitted = compensate(
@@ -60,7 +62,6 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
         )
         if opened is not floating:
             adopt(floating, opened)
-        oracle = _proved(work, floating, removed, gone, "final") if work.options.verify else None
         notes = _left_alone(fitted)
     compressed = floating
     if plan.scheme is not None:
@@ -69,7 +70,22 @@ def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finis
     work.progress.stage("comparing outputs")
     drift = model_drift(work.base, compressed, work.held)
     dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
-    return Finished(plan, compressed, floating, removed, keep, drift, oracle, dropped, notes)
+    return Finished(plan, compressed, floating, removed, keep, drift, None, dropped, notes)
+
+
+def proved(work: Workspace, done: Finished) -> Finished:
+    """The same with the oracle's verdict, where the search is to prove anything. Raises OnnxpruneError where it finds a
+    difference.
+    """
+    gone = chosen_branches(work.branches, done.plan)
+    if not work.options.verify or not (done.removed or gone):
+        return done
+    sliced, _ = narrowed(work.base, work.graph, done.keep, gone)
+    # the slices with the original's weights, and the final weights, which prove no slicing
+    verdict = _verdict(work, sliced, done.removed, gone, "original")
+    if work.options.uses("compensation"):
+        verdict = _verdict(work, done.floating, done.removed, gone, "final")
+    return replace(done, oracle=verdict)
 
 
 def _left_alone(fitted: CompensationReport) -> tuple[str, ...]:
@@ -77,7 +93,7 @@ def _left_alone(fitted: CompensationReport) -> tuple[str, ...]:
     return (f"{count} contractions keep their sliced weights: {UNASSIGNABLE}",) if count else ()
 
 
-def _proved(
+def _verdict(
     work: Workspace,
     floating: ir.Model,
     removed: Mapping[tuple[str, int], np.ndarray],

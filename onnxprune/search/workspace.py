@@ -14,6 +14,7 @@ from onnxprune.channels import ChannelGraph, analyze
 from onnxprune.progress import Progress
 from onnxprune.search.journal import Journal
 from onnxprune.search.options import SearchOptions
+from onnxprune.search.prediction import Pair
 from onnxprune.search.prepare import Prepared, split
 from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.reference import Reference, bounded
@@ -46,6 +47,7 @@ class Workspace:
     rounds: list[Mapping[str, object]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """for the report"""
+    predictions: list[Pair] = field(default_factory=list)
     bias: tuple[float, ...] = ()
     """what fresh processes measure over what quick looks do, a value a target"""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -11,10 +11,10 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import ir
-from onnxprune.search.depth import FITTED, HOPELESS, ROWS_A_COLUMN, DropOrder, drop_order, squared
+from onnxprune.search.depth import FITTED, HOPELESS, LOOK, ROWS_A_COLUMN, DropOrder, drop_order, squared
 from onnxprune.stats import Feeds, Reference, model_drift, run
 from passes.block_removal import Branch, branches, drop
-from passes.structured_pruning.compensate import Options, compensate
+from passes.structured_pruning.compensate import compensate
 
 Residual = Callable[..., ir.Model]
 
@@ -41,7 +41,7 @@ class Setting:
         for branch in gone:
             new = drop(model, [branch])
             aliases |= new
-            options = Options(rounds=1, around=frozenset(new.values()), window=FITTED)
+            options = replace(LOOK, around=frozenset(new.values()), window=FITTED)
             compensate(self.model, model, {}, aliases=aliases, reference=reference, options=options)
             errors.append(squared(model_drift(self.model, model, self.feeds)))
         return errors

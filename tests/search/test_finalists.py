@@ -1,0 +1,97 @@
+"""The last choice: plans rehearsed, the best finished, the best of those proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from onnxprune import channels, ir
+from onnxprune.progress import SilentProgress
+from onnxprune.search.budget import for_macs
+from onnxprune.search.depth import squared
+from onnxprune.search.effort import EFFORTS
+from onnxprune.search.finalists import Contender, best_finished, climb, least_drift
+from onnxprune.search.finish import Finished
+from onnxprune.search.options import SearchOptions
+from onnxprune.search.rehearsal import Rehearsal
+from onnxprune.search.workspace import Workspace
+from onnxprune.stats import Feeds
+from onnxprune.units import parse_target
+from passes.block_removal import branches
+
+Residual = Callable[..., ir.Model]
+
+
+def valley(best: int) -> Callable[[int], float]:
+    return lambda rung: float((rung - best) ** 2)
+
+
+@pytest.mark.parametrize("best", range(9))
+@pytest.mark.parametrize("start", [0, 4, 8])
+def test_a_climb_finds_the_bottom_of_a_valley(best: int, start: int) -> None:
+    found = climb(9, start, valley(best), 20)
+    assert min(found, key=lambda rung: found[rung]) == best
+    assert len(found) < 9
+
+
+def test_a_climb_looks_no_more_often_than_it_may() -> None:
+    seen: list[int] = []
+
+    def look(rung: int) -> float:
+        seen.append(rung)
+        return float(-rung)
+
+    assert list(climb(40, 3, look, 4)) == seen and len(seen) == 4
+    assert climb(1, 0, look, 9) == {0: 0.0}
+
+
+@pytest.fixture(scope="module")
+def work(residual: Residual, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    model = residual(blocks=2, width=8, inner=12)
+    shapes = ir.shapes_for(model, {"x": (1, 3, 8, 8)})
+    folder = tmp_path_factory.mktemp("finalists")
+    return Workspace(
+        original=folder / "m.onnx",
+        base=model,
+        graph=channels.analyze(model),
+        branches=branches(model, shapes),
+        feeds=Feeds.synthetic(model, 64, 0),
+        held=Feeds.synthetic(model, 32, 1),
+        shapes=shapes,
+        options=SearchOptions(parse_target("0.5x"), effort=EFFORTS["normal"]),
+        progress=SilentProgress(),
+        folder=folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def contenders(work: Workspace) -> list[Contender]:
+    return for_macs(work, 0.5)
+
+
+def test_plans_come_in_the_order_that_rehearsals_give(work: Workspace, contenders: list[Contender]) -> None:
+    depths = [len(each.plan.dropped) for each in contenders]
+    assert sorted(depths) == list(range(len(depths))) and len(depths) > 1
+    seen = {pair.predicted: pair.real for pair in work.predictions if pair.how == "rehearsed"}
+    assert 1 < len(seen) <= min(len(contenders), work.options.effort.rehearsals)
+    assert [seen[each.predicted] for each in contenders[: len(seen)]] == sorted(seen.values())
+    first = contenders[0]
+    assert Rehearsal(work)(first.plan, first.keep) == pytest.approx(seen[first.predicted])
+
+
+def test_the_judge_decides_and_only_the_winner_is_proved(work: Workspace, contenders: list[Contender]) -> None:
+    finished: list[Finished] = []
+
+    def worst(done: Finished) -> float:
+        finished.append(done)
+        return -squared(done.drift)
+
+    chosen = best_finished(work, contenders, worst)
+    assert [done.plan for done in finished] == [each.plan for each in contenders[:2]]
+    assert all(done.oracle is None for done in finished) and chosen.oracle is not None and chosen.oracle.ok
+    assert squared(chosen.drift) == max(squared(done.drift) for done in finished)
+    real = {pair.predicted: pair.real for pair in work.predictions if pair.how == "finished"}
+    assert list(real.values()) == [squared(done.drift) for done in finished]
+    assert min(finished, key=least_drift).plan.dropped == contenders[int(np.argmin(list(real.values())))].plan.dropped
