@@ -11,6 +11,7 @@ import onnx
 from onnxprune import ir
 from onnxprune.errors import ModelError, OnnxpruneError
 from onnxprune.search.latency_model import TablePlan, plan_table
+from onnxprune.search.macs_prices import MacsPrices, Prices
 from onnxprune.search.solve import LatencyTerm
 from onnxprune.search.workspace import Workspace
 from passes.quantization import Scheme, fake_quantize_for_latency
@@ -34,8 +35,10 @@ def price(
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[LatencyTerm, ...]:
     """Latency terms of the base model in one scheme on the target of `table`. Clusters of excluded nodes are priced in
-    float.
+    float. Without the table, prices are multiply-accumulates, the same in every scheme.
     """
+    if not work.options.uses("latency-table"):
+        return _terms(_plan(work, levels, branch_of, None), MacsPrices(), tell)
     if scheme is not None and scheme.exclude:
         whole = _plan(work, levels, branch_of, replace(scheme, exclude=()))
         kept = _plan(work, levels, branch_of, None)
@@ -49,10 +52,11 @@ def price(
 
 def branch_seconds(work: Workspace, scheme: Scheme | None) -> dict[str, float]:
     """What each residual branch takes by the table in a scheme, at full width, summed over the targets."""
-    plan = _plan(work, {}, {}, None if scheme is None else replace(scheme, exclude=()))
+    measured = work.options.uses("latency-table")
+    plan = _plan(work, {}, {}, None if scheme is None or not measured else replace(scheme, exclude=()))
     totals = dict.fromkeys((branch.name for branch in work.branches), 1e-9)
     for table in work.tables:
-        terms = _terms(plan, table, lambda text: None)
+        terms = _terms(plan, table if measured else MacsPrices(), lambda text: None)
         for branch in work.branches:
             inside = set(branch.dropped)
             parts = (t.seconds for t, cluster in zip(terms, plan.priced, strict=True) if cluster.nodes & inside)
@@ -74,7 +78,7 @@ def _plan(
     return plan_table(work.base, work.graph, work.shapes, levels, branch_of, finish, scheme_name(scheme))
 
 
-def _terms(plan: TablePlan, table: LatencyTable, tell: Callable[[str], None]) -> tuple[LatencyTerm, ...]:
+def _terms(plan: TablePlan, table: Prices, tell: Callable[[str], None]) -> tuple[LatencyTerm, ...]:
     built = 0
 
     def build(key: str) -> bytes:

@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from onnxprune import ir
+from onnxprune.search.macs_prices import SECONDS_EACH
 from onnxprune.search.pricing import price, scheme_name, without_borders
 from onnxprune.search.workspace import Workspace
 from passes.quantization import Scheme, fake_quantize_for_latency
@@ -116,3 +117,16 @@ def test_what_cannot_be_measured_is_never_cheap(residual: Residual, workspace: C
     terms = price(work, Counting(broken="16x3x"), levels, {}, None)  # type: ignore[arg-type]
     assert all(np.isfinite(term.seconds).all() for term in terms)
     assert max(float(term.seconds.max()) for term in terms) == 1.0
+
+
+def test_without_the_table_prices_are_multiply_accumulates(
+    residual: Residual, workspace: Callable[..., Workspace]
+) -> None:
+    work = workspace(residual(blocks=1), without=frozenset({"latency-table"}))
+    levels = {group.name: (group.width // 2, group.width) for group in work.graph.groups}
+    terms = price(work, Counting(), levels, {}, None)  # type: ignore[arg-type]
+    others = price(work, Counting(), levels, {}, STATIC)  # type: ignore[arg-type]
+    assert all(np.array_equal(one.seconds, other.seconds) for one, other in zip(terms, others, strict=True))
+    assert sum(term.seconds.max() for term in terms) == pytest.approx(SECONDS_EACH * ir.macs(work.base, work.shapes))
+    halved = [term for term in terms if len(term.groups) == 2]
+    assert halved and all(term.seconds[0, 0] == pytest.approx(term.seconds[-1, -1] / 4) for term in halved)
