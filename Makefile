@@ -54,7 +54,7 @@ format: $(VENV)/.installed-test
 
 # Writes the versions that are installed now as the new lock file, without the builds that their names may tell.
 lock: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --editable '.[recipes,sklearn,torch,zoo]'
+	$(BIN)/python -m pip install --quiet --editable '.[recipes,report,sklearn,torch,zoo]'
 	$(BIN)/python -m pip freeze --exclude-editable | sed -n 's/^\([A-Za-z0-9._-]*==[0-9][^+ ]*\).*/\1/p' \
 	  | LC_ALL=C sort --ignore-case > requirements.lock
 

@@ -48,6 +48,13 @@ class Case:
     seconds: float | None = None
     memory: int | None = None
 
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What the `--input-shape` options say."""
+        pairs = zip(self.options, self.options[1:], strict=False)
+        texts = [value.rpartition(":") for option, value in pairs if option == "--input-shape"]
+        return {name: tuple(int(size) for size in sizes.split(",")) for name, _, sizes in texts}
+
 
 def _at(target: str, model: str, loss: float, aim: float | None = None, *, samples: int = OTHERS, **more: Any) -> Case:
     """A row of the table that meets a latency."""

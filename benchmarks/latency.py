@@ -142,16 +142,11 @@ def _prepared(case: Case, zoo: Path, out: Path) -> Prepared:
     from onnxprune.search.prepare import prepare
 
     data = Place(zoo, out).calibration(case)
-    shapes = {}
-    for option, value in zip(case.options, case.options[1:], strict=False):
-        if option == "--input-shape":
-            name, _, text = value.rpartition(":")
-            shapes[name] = [int(size) for size in text.split(",")]
     return prepare(
         zoo / case.model / case.file,
         calib_data=None if data is None else out / data,
         batch=1,
-        input_shapes=shapes,
+        input_shapes=case.input_shapes,
         freeze_initializers="--freeze-initializers" in case.options,
         keep_batchnorm=False,
         seed=0,
