@@ -69,10 +69,7 @@ class Editor:
 
         ``from_subgraph``: the name moves out of a subgraph, so that its use there does not count.
         """
-        name, number = stem, 0
-        while name in self._names or (name in self._inner and not from_subgraph):
-            number += 1
-            name = f"{stem}_{number}"
+        name = ir.free_name(stem, self._names, () if from_subgraph else self._inner)
         self._names.add(name)
         return name
 

@@ -64,7 +64,8 @@ class EliminateIdentities:
 class _Rewriter:
     def __init__(self, model: ir.Model, ctx: PassContext) -> None:
         self.editor = Editor(model)
-        self.facts: Facts = analyze(model, ctx)
+        asked = any(_asks_for_sizes(node) for node in model.graph.nodes)
+        self.facts = analyze(model, ctx) if asked else Facts(model.opset())
         self.counts: Counter[str] = Counter()
         self.local = {function.name for function in model.header.functions}
         self.opset = model.opset()
@@ -235,6 +236,20 @@ def _repeated(rewriter: _Rewriter, node: ir.Node) -> gs.Tensor | None:
     return node.inputs[0] if node.op in _IDEMPOTENT else maker.inputs[0]
 
 
+def _asks_for_sizes(node: ir.Node) -> bool:
+    """Whether the node's rule may look at sizes or types. Following them through a graph costs more than all else."""
+    rule = RULES.get(node.op)
+    if rule is _neutral:
+        return any(isinstance(tensor, gs.Constant) or _is_constant_node(tensor) for tensor in node.inputs)
+    return rule is not None and rule not in _WITHOUT_SIZES
+
+
+def _is_constant_node(tensor: gs.Tensor) -> bool:
+    maker = ir.producer(tensor)
+    return maker is not None and maker.op == "Constant"
+
+
+_WITHOUT_SIZES = frozenset({_first, _single, _dropout, _clip, _transpose, _repeated})
 RULES: dict[str, Rule] = {
     "Identity": _first,
     "Concat": _single,

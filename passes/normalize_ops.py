@@ -20,6 +20,22 @@ _SAME_ELEMENTS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _WHOLE_AXIS = np.iinfo(np.int64).max
 _FIRST_SLICE_WITH_INPUTS = 10
 _FIRST_FLATTEN_OF_ANY_TYPE = 9
+_REWRITTEN = frozenset(
+    {
+        "ReduceMean",
+        "ReduceMax",
+        "AveragePool",
+        "MaxPool",
+        "Gather",
+        "Sum",
+        "Clip",
+        "Range",
+        "Reshape",
+        "Squeeze",
+        "Slice",
+    }
+)
+"""Operators that a rewrite starts from: without one of them nothing has to be known about sizes."""
 Bound = tuple[int, int, int]
 
 
@@ -51,7 +67,7 @@ class NormalizeOps:
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Visit the nodes once, in order."""
-        if not model.graph.nodes:
+        if not any(node.op in _REWRITTEN for node in model.graph.nodes):
             return PassResult(False)
         rewriter = _Rewriter(model, ctx)
         for node in list(model.graph.nodes):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
@@ -16,8 +17,9 @@ from passes.known_sizes import split_known
 from passes.shapes import refresh
 from passes.symbolic import Dim, Facts, Size, analyze, divide
 from passes.symbolic.layout_rules import reshaped
-from passes.symbolic.values import is_plain, slice_bounds
+from passes.symbolic.values import RULES, is_plain, slice_bounds
 
+_SHAPED = frozenset({"Constant", "Shape", "Size", "Reshape", "Expand", "Slice", "Resize"})
 _SAME_ELEMENTS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _WHOLE_AXIS = np.iinfo(np.int64).max
 
@@ -55,13 +57,24 @@ class ResolveShapes:
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Analyse once, then rewrite every node by what is known."""
-        if not model.graph.nodes:
+        if not any(map(_resolvable, model.graph.nodes)):
             return PassResult(False)
         rewriter = _Rewriter(model, ctx)
         result = rewriter.run()
         if result.modified:
             refresh(model)
         return result
+
+
+def _resolvable(node: ir.Node) -> bool:
+    """Whether a rewrite may start at this node: it measures or uses shapes, or computes with nothing but constants.
+
+    Values that are known come from either, so a graph without such a node holds nothing to resolve.
+    """
+    if node.op in _SHAPED:
+        return True
+    operands = [tensor for tensor in node.inputs if tensor.name]
+    return node.op in RULES and all(isinstance(ir.producer(t) or t, gs.Constant) for t in operands)
 
 
 class _Rewriter:

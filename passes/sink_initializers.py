@@ -74,11 +74,10 @@ def _seen_closed(model: ir.Model) -> set[str]:
 
 
 def _fresh(body: ir.Body, name: str) -> str:
-    number = 1
-    while f"{name}_{number}" in body.taken:
-        number += 1
-    body.taken.add(f"{name}_{number}")
-    return f"{name}_{number}"
+    """A name for a copy of the initializer: names are unique over all graphs."""
+    fresh = ir.free_name(name, body.taken, {name})
+    body.taken.add(fresh)
+    return fresh
 
 
 def _place(body: ir.Body, source: ir.Constant, name: str) -> None:

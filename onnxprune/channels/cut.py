@@ -109,10 +109,7 @@ class Cut:
         nodes.insert(next(i for i, each in enumerate(nodes) if each is before), node)
 
     def _fresh(self, stem: str) -> str:
-        name, count = f"{stem}.cut", 1
-        while name in self._names:
-            count += 1
-            name = f"{stem}.cut{count}"
+        name = ir.free_name(f"{stem}.cut", self._names)
         self._names.add(name)
         return name
 

@@ -6,6 +6,7 @@ from onnxprune.ir.files import load
 from onnxprune.ir.importer import from_proto
 from onnxprune.ir.macs import macs, macs_by_weight, node_macs, repeated_nodes
 from onnxprune.ir.model import Body, Model
+from onnxprune.ir.names import free_name
 from onnxprune.ir.objects import Constant, Node, Variable
 from onnxprune.ir.order import topological_sort
 from onnxprune.ir.query import (
@@ -48,6 +49,7 @@ __all__ = [
     "domain",
     "every_tensor",
     "feed_inputs",
+    "free_name",
     "freeze_initializers",
     "from_proto",
     "graphs",

@@ -45,7 +45,8 @@ def normalize_alone(model: ir.Model, node: gs.Node, kept: gs.Tensor) -> gs.Tenso
     beta = rest.pop(0) if rest and node.op == "SkipLayerNormalization" else None
     alone, _ = _FUSED[node.op]
     if rest and rest[0].name:
-        shifted = ir.Variable(_fresh(model, f"{kept.name}.biased"), kept.dtype, kept.shape)
+        name = ir.free_name(f"{kept.name}.biased", ir.tensors(model))
+        shifted = ir.Variable(name, kept.dtype, kept.shape)
         model.graph.nodes.insert(place, ir.Node("Add", "", {}, inputs=[kept, rest[0]], outputs=[shifted]))
         place, kept = place + 1, shifted
     if total is not None:
@@ -65,11 +66,3 @@ def redirect(tensor: gs.Tensor, new: gs.Tensor) -> None:
         for place, operand in enumerate(user.inputs):
             if operand is tensor:
                 user.inputs[place] = new
-
-
-def _fresh(model: ir.Model, stem: str) -> str:
-    names = ir.tensors(model)
-    count = 0
-    while (name := f"{stem}{count or ''}") in names:
-        count += 1
-    return name

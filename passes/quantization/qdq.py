@@ -29,8 +29,7 @@ def name_nodes(model: ir.Model) -> dict[str, str]:
     for node in model.graph.nodes:
         key = ir.node_key(node)
         name = node.name if node.name and node.name not in taken else key
-        while name in taken:
-            name += "_"
+        name = ir.free_name(name, taken)
         taken.add(name)
         node.name = names[key] = name
     return names
@@ -55,9 +54,9 @@ def own_constants(model: ir.Model, chosen: Sequence[gs.Node]) -> None:
                 r is node or (slot == 1 and _same_use(r, node, tensor) and ir.node_key(r) in keys) for r in readers
             )
             if not alike or tensor.name in kept_names:
-                node.inputs[slot] = ir.Constant(
-                    _fresh(f"{tensor.name}_of_{ir.node_key(node)}", taken), np.asarray(tensor.values)
-                )
+                name = ir.free_name(f"{tensor.name}_of_{ir.node_key(node)}", taken)
+                taken.add(name)
+                node.inputs[slot] = ir.Constant(name, np.asarray(tensor.values))
 
 
 def _same_use(reader: gs.Node, node: gs.Node, weight: gs.Tensor) -> bool:
@@ -69,13 +68,6 @@ def _same_use(reader: gs.Node, node: gs.Node, weight: gs.Tensor) -> bool:
         and uses[1]
         and reader.attrs.get("transB", 0) == node.attrs.get("transB", 0)
     )
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def wanted_tensors(chosen: Sequence[gs.Node]) -> list[str]:

@@ -210,3 +210,11 @@ def test_text_is_stable_and_shows_what_matters(small_cnn):
     weight = ir.initializers(model)["w1"]
     weight.values = weight.values + 1
     assert ir.text(model).splitlines()[2] != lines[2]
+
+
+def test_free_names_count_up_and_take_nothing():
+    taken = {"a", "a_1"}
+    assert ir.free_name("b", taken) == "b"
+    assert ir.free_name("a", taken) == "a_2"
+    assert ir.free_name("a", taken, {"a_2": 0}) == "a_3"
+    assert taken == {"a", "a_1"}

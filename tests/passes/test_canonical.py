@@ -227,3 +227,24 @@ def test_what_cannot_be_canonicalised_says_so(tmp_path):
     )
     with pytest.raises(LimitError):
         canonicalize(proto)
+
+
+@pytest.mark.parametrize(("last", "walks"), [("y = Relu (i)", 1), ("s = Shape (i)  y = Reshape (i, s)", 3)])
+def test_sizes_are_followed_only_where_something_asks_for_them(
+    last: str, walks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from passes.symbolic import analysis
+
+    found: list[ir.Model] = []
+    walk = analysis._analyze
+    monkeypatch.setattr(analysis, "_analyze", lambda model: (found.append(model), walk(model))[1])
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 4, 5, 5] x) => (float[N, 4, 5, 5] y) {{
+            c = Conv (x, w)  n = BatchNormalization (c, a, a, a, a)  i = Identity (n)  {last}
+        }}"""
+    )
+    for name, shape in (("w", (4, 4, 1, 1)), ("a", (4,))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    assert len(canonicalize(model).graph.node) <= 2
+    assert len(found) == walks
