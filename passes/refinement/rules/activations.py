@@ -1,0 +1,171 @@
+"""Functions of one tensor, element by element: the gradient is dy times the derivative, from the input or the output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxprune import ir
+from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
+
+Derivative = Callable[[Tape, gs.Node, str, str], str]
+"""(tape, node, input, output) -> the derivative, as a tensor of the backward graph"""
+
+
+def _pointwise(derivative: Derivative) -> Rule:
+    def rule(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+        x, y = tape.value(node.inputs[0]), tape.value(node.outputs[0])
+        return {0: tape.op("Mul", dy, derivative(tape, node, x, y))}
+
+    return rule
+
+
+def relu(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    above = tape.op("Greater", tape.value(node.outputs[0]), tape.constant(0.0))
+    return {0: tape.positive(above, dy)}
+
+
+def clip(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """Zero where the input is at or beyond a bound."""
+    x, gradient = tape.value(node.inputs[0]), dy
+    for place, (name, test) in enumerate((("min", "Greater"), ("max", "Less")), start=1):
+        bound = _bound(node, place, name)
+        if bound is not None:
+            gradient = tape.positive(tape.op(test, x, tape.constant(bound)), gradient)
+    return {0: gradient}
+
+
+def _bound(node: gs.Node, place: int, name: str) -> float | None:
+    if name in node.attrs:
+        return float(node.attrs[name])
+    if len(node.inputs) <= place or not node.inputs[place].name:
+        return None
+    values = ir.constant(node.inputs[place])
+    if values is None:
+        raise NoRuleError("a bound that is computed")
+    return float(values.reshape(-1)[0])
+
+
+def prelu(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    x, slope = tape.value(node.inputs[0]), tape.value(node.inputs[1])
+    below = tape.op("Less", x, tape.constant(0.0))
+    sides = {0: tape.op("Where", below, tape.op("Mul", dy, slope), dy)}
+    if tape.wants(node.inputs[1]):
+        shape = tape.shape(node.inputs[0])
+        product = tape.positive(below, tape.op("Mul", dy, x))
+        sides[1] = tape.unbroadcast(product, shape, tape.shape(node.inputs[1]))
+    return sides
+
+
+def leaky_relu(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    slope = tape.constant(float(ir.attribute(node, "alpha", 0.01)))
+    below = tape.op("Less", tape.value(node.inputs[0]), tape.constant(0.0))
+    return {0: tape.op("Where", below, tape.op("Mul", dy, slope), dy)}
+
+
+def hard_sigmoid(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """alpha where 0 < y < 1."""
+    alpha, y = float(ir.attribute(node, "alpha", 0.2)), tape.value(node.outputs[0])
+    inside = tape.op("And", tape.op("Greater", y, tape.constant(0.0)), tape.op("Less", y, tape.constant(1.0)))
+    return {0: tape.positive(inside, tape.op("Mul", dy, tape.constant(alpha)))}
+
+
+def hard_swish(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """0 below -3, 1 above 3, (2x + 3) / 6 between."""
+    x = tape.value(node.inputs[0])
+    middle = tape.op("Add", tape.op("Mul", x, tape.constant(1 / 3)), tape.constant(0.5))
+    above = tape.op("Where", tape.op("Greater", x, tape.constant(3.0)), tape.constant(1.0), middle)
+    return {0: tape.positive(tape.op("Greater", x, tape.constant(-3.0)), tape.op("Mul", dy, above))}
+
+
+def _sigmoid(tape: Tape, _node: gs.Node, _x: str, y: str) -> str:
+    return tape.op("Mul", y, tape.op("Sub", tape.constant(1.0), y))
+
+
+def _tanh(tape: Tape, _node: gs.Node, _x: str, y: str) -> str:
+    return tape.op("Sub", tape.constant(1.0), tape.op("Mul", y, y))
+
+
+def _erf(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    return tape.op("Mul", tape.op("Exp", tape.op("Neg", tape.op("Mul", x, x))), tape.constant(2 / math.sqrt(math.pi)))
+
+
+def _exp(_tape: Tape, _node: gs.Node, _x: str, y: str) -> str:
+    return y
+
+
+def _log(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    return tape.op("Reciprocal", x)
+
+
+def _sqrt(tape: Tape, _node: gs.Node, _x: str, y: str) -> str:
+    return tape.op("Div", tape.constant(0.5), y)
+
+
+def _negative(tape: Tape, _node: gs.Node, _x: str, _y: str) -> str:
+    return tape.constant(-1.0)
+
+
+def _absolute(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    return tape.op("Sign", x)
+
+
+def _reciprocal(tape: Tape, _node: gs.Node, _x: str, y: str) -> str:
+    return tape.op("Neg", tape.op("Mul", y, y))
+
+
+def _softplus(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    return tape.op("Sigmoid", x)
+
+
+def _elu(tape: Tape, node: gs.Node, x: str, y: str) -> str:
+    """1 above zero, y + alpha below."""
+    below = tape.op("Add", y, tape.constant(float(ir.attribute(node, "alpha", 1.0))))
+    return tape.op("Where", tape.op("Less", x, tape.constant(0.0)), below, tape.constant(1.0))
+
+
+def _gelu(tape: Tape, node: gs.Node, x: str, _y: str) -> str:
+    """Phi(x) + x phi(x), for the exact form."""
+    if ir.attribute(node, "approximate", "none") not in ("none", b"none"):
+        raise NoRuleError("the approximate form of Gelu")
+    share = tape.op("Erf", tape.op("Mul", x, tape.constant(math.sqrt(0.5))))
+    share = tape.op("Mul", tape.op("Add", share, tape.constant(1.0)), tape.constant(0.5))
+    density = tape.op("Exp", tape.op("Mul", tape.op("Mul", x, x), tape.constant(-0.5)))
+    density = tape.op("Mul", density, tape.constant(1 / math.sqrt(2 * math.pi)))
+    return tape.op("Add", share, tape.op("Mul", x, density))
+
+
+def power(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """p x^(p - 1), for a constant exponent of one element."""
+    exponent = ir.constant(node.inputs[1])
+    if exponent is None or exponent.size != 1 or exponent.ndim > len(tape.shape(node.inputs[0])):
+        raise NoRuleError("an exponent that is no single constant")
+    p = float(exponent.reshape(-1)[0])
+    slope = tape.op("Pow", tape.value(node.inputs[0]), tape.constant(np.float32(p - 1)))
+    return {0: tape.op("Mul", dy, tape.op("Mul", slope, tape.constant(p)))}
+
+
+RULES: dict[str, Rule] = {
+    "Abs": _pointwise(_absolute),
+    "Clip": clip,
+    "Elu": _pointwise(_elu),
+    "Erf": _pointwise(_erf),
+    "Exp": _pointwise(_exp),
+    "Gelu": _pointwise(_gelu),
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "LeakyRelu": leaky_relu,
+    "Log": _pointwise(_log),
+    "Neg": _pointwise(_negative),
+    "PRelu": prelu,
+    "Pow": power,
+    "Reciprocal": _pointwise(_reciprocal),
+    "Relu": relu,
+    "Sigmoid": _pointwise(_sigmoid),
+    "Softplus": _pointwise(_softplus),
+    "Sqrt": _pointwise(_sqrt),
+    "Tanh": _pointwise(_tanh),
+}
