@@ -16,6 +16,8 @@ class Effort:
     """samples that an error probe runs on"""
     fitting_samples: int
     """samples that weights are fitted on, at most"""
+    refinement: float
+    """multiply-adds that refining all weights together may take, over all finalists"""
     rounds: int
     """of measure, correct, solve again, in one scheme"""
     rehearsals: int
@@ -27,9 +29,9 @@ class Effort:
 EFFORTS = {
     row.name: row
     for row in (
-        Effort("fast", probe_samples=24, fitting_samples=256, rounds=4, rehearsals=0, finalists=1),
-        Effort("normal", probe_samples=48, fitting_samples=1024, rounds=6, rehearsals=6, finalists=2),
-        Effort("best", probe_samples=64, fitting_samples=2048, rounds=10, rehearsals=16, finalists=4),
+        Effort("fast", probe_samples=24, fitting_samples=256, refinement=2e11, rounds=4, rehearsals=0, finalists=1),
+        Effort("normal", probe_samples=48, fitting_samples=1024, refinement=2e12, rounds=6, rehearsals=6, finalists=2),
+        Effort("best", probe_samples=64, fitting_samples=2048, refinement=1e13, rounds=10, rehearsals=16, finalists=4),
     )
 }
 NORMAL = EFFORTS["normal"]

@@ -14,7 +14,8 @@ from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
 from passes.block_removal import Branch
 from passes.quantization import quantize
-from passes.structured_pruning.compensate import UNASSIGNABLE, CompensationReport, compensate
+from passes.refinement import RefineOptions, refine
+from passes.structured_pruning.compensate import UNASSIGNABLE, CompensationReport, Options, compensate
 from passes.structured_pruning.splice import adopt
 from passes.verify_masking import Verdict, Weights, verify
 
@@ -58,8 +59,16 @@ def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finish
         work.progress.stage("compensating")
         opened = work.opened(floating)
         fitted = compensate(
-            work.open_base, opened, removed, aliases=alias, reference=work.reference, statistics=work.statistics
+            work.open_base,
+            opened,
+            removed,
+            aliases=alias,
+            reference=work.reference,
+            statistics=work.statistics,
+            options=Options(drift_correction=work.options.uses("drift-correction")),
         )
+        if work.options.uses("refinement") and not work.feeds.synthetic:
+            _refined(work, opened, removed, alias)
         if opened is not floating:
             adopt(floating, opened)
         notes = _left_alone(fitted)
@@ -86,6 +95,22 @@ def proved(work: Workspace, done: Finished) -> Finished:
     if work.options.uses("compensation"):
         verdict = _verdict(work, done.floating, done.removed, gone, "final")
     return replace(done, oracle=verdict)
+
+
+def _refined(
+    work: Workspace, opened: ir.Model, removed: Mapping[tuple[str, int], np.ndarray], alias: Mapping[str, str]
+) -> None:
+    """Moves all weights of the candidate together, and says what that did to the outputs."""
+    work.progress.stage("refining")
+    effort = work.options.effort
+    share = effort.refinement / effort.finalists
+    options = RefineOptions.within(share, work.base, work.shapes, seed=work.options.seed)
+    found = refine(work.open_base, opened, removed, work.feeds, aliases=alias, options=options)
+    if found.weights:
+        work.progress.decide(
+            f"refined {len(found.weights)} weight tensors in {found.steps} steps of {options.batch} samples: "
+            f"squared error of the outputs {found.before:.3g} -> {found.after:.3g} on held-out samples"
+        )
 
 
 def _left_alone(fitted: CompensationReport) -> tuple[str, ...]:

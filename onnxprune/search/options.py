@@ -12,6 +12,7 @@ PRECISIONS = ("fp32", "int8")
 INGREDIENTS = (
     "compensation",
     "drift-correction",
+    "refinement",
     "depth",
     "low-rank",
     "quantization",

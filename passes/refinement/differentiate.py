@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,8 +29,8 @@ class Gradient:
 
     names: tuple[str, ...]
     targets: tuple[str, ...]
-    _forward: object
-    _backward: object
+    _forward: Any
+    _backward: Any
     _kept: tuple[str, ...]
     _outputs: Mapping[str, str]
 
@@ -37,17 +38,17 @@ class Gradient:
         """The targets, and what :meth:`backward` needs, for one call of the model."""
         given = dict(call) | dict(weights)
         names = list(dict.fromkeys([*self.targets, *self._kept]))
-        values = self._forward.run(names, {one.name: given[one.name] for one in self._forward.get_inputs()})  # type: ignore[attr-defined]
-        return dict(zip(names, values, strict=True))
+        values = self._forward.run(names, {one.name: given[one.name] for one in self._forward.get_inputs()})
+        return dict(call) | dict(zip(names, values, strict=True))
 
     def backward(
         self, found: Mapping[str, Array], weights: Mapping[str, Array], losses: Mapping[str, Array]
     ) -> dict[str, Array]:
         """Gradients of the weights, given those of the loss with respect to each target."""
         given = dict(found) | dict(weights) | {_seed(name): loss for name, loss in losses.items()}
-        feeds = {one.name: given[one.name] for one in self._backward.get_inputs()}  # type: ignore[attr-defined]
+        feeds = {one.name: given[one.name] for one in self._backward.get_inputs()}
         names = list(self._outputs.values())
-        return dict(zip(self._outputs, self._backward.run(names, feeds), strict=True))  # type: ignore[attr-defined]
+        return dict(zip(self._outputs, self._backward.run(names, feeds), strict=True))
 
 
 def differentiate(
@@ -60,7 +61,7 @@ def differentiate(
     nodes, _ = needed(model, targets, set(inputs))
     shapes = _shapes(model, nodes, call, threads)
     candidates = _candidates(model, nodes)
-    traced = _trace(nodes, targets, candidates, shapes)
+    traced: _Traced | None = _trace(nodes, targets, candidates, shapes)
     while traced is not None and traced.weights.keys() != candidates:  # once more without those that lead nowhere
         candidates = set(traced.weights)
         traced = _trace(nodes, targets, candidates, shapes) if candidates else None
@@ -72,9 +73,7 @@ def differentiate(
     kept = tuple(name for name in traced.tape.needed if name not in names and name not in inputs)
     reached = [name for name in targets if name in traced.seeded]
     forward = _with_inputs(extract(model, list(dict.fromkeys([*reached, *kept])), inputs), names)
-    return Gradient(
-        names, tuple(reached), session(forward, threads), session(backward, threads), kept, traced.weights
-    )
+    return Gradient(names, tuple(reached), session(forward, threads), session(backward, threads), kept, traced.weights)
 
 
 def _seed(name: str) -> str:
@@ -100,9 +99,9 @@ def _candidates(model: ir.Model, nodes: Sequence[gs.Node]) -> set[str]:
     found = set()
     for name, tensor in ir.initializers(model).items():
         free = not getattr(tensor, "overridable", False) and name not in outside
-        if free and tensor.dtype == np.float32 and np.prod(tensor.shape) > 1:
-            if tensor.outputs and all(ir.node_key(node) in inside for node in tensor.outputs):
-                found.add(name)
+        read = bool(tensor.outputs) and all(ir.node_key(node) in inside for node in tensor.outputs)
+        if free and read and tensor.dtype == np.float32 and np.prod(tensor.shape) > 1:
+            found.add(name)
     return found
 
 

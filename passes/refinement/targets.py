@@ -1,4 +1,4 @@
-"""What a compressed model is refined towards: its outputs, and the tensors that everything passes through on the way."""
+"""What a compressed model is refined towards: its outputs, and tensors that everything passes through on the way."""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ class Options:
     one-sided targets.
 
     ``held_out``: share of the calls (with few calls, of the samples in each) that choose the ridge. ``largest``:
-    contractions with more columns a group keep their weights. ``around``: names of dense tensors; with them only the
+    contractions with more columns a group keep their weights. ``drift_correction``: targets reach over additions, so
+    that a branch makes up for what its shortcut carries; without it they are the contraction's own dense outputs.
+    ``around``: names of dense tensors; with them only the
     ``window`` contractions that come first at or after a target among them are fitted, for a quick look at one change.
     """
 
@@ -44,6 +46,7 @@ class Options:
     held_out: float = 0.15
     largest: int = 6144
     threads: int = 0
+    drift_correction: bool = True
     around: frozenset[str] = frozenset()
     window: int = 3
 
@@ -91,7 +94,7 @@ def compensate(
             raise ValueError("compensate needs feeds or a reference")
         reference = Reference(dense, feeds, threads=chosen.threads)
     work = _Work(dense, compressed, removed, reference, statistics, chosen)
-    return work.run(plans(dense, compressed, aliases))
+    return work.run(plans(dense, compressed, aliases, over_sums=chosen.drift_correction))
 
 
 def _near(todo: Sequence[Plan], options: Options) -> Sequence[Plan]:

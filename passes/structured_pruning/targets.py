@@ -64,14 +64,19 @@ def plans(
     dense: ir.Model,
     compressed: ir.Model,
     aliases: Mapping[str, str] | None = None,
+    *,
+    over_sums: bool = True,
 ) -> list[Plan]:
-    """For every contraction that compression has touched, in the order in which to solve them."""
-    return list(_Planner(dense, compressed, aliases or {}).plans())
+    """For every contraction that compression has touched, in the order in which to solve them.
+
+    ``over_sums``: whether targets lie behind additions of other tensors, and so correct what these carry.
+    """
+    return list(_Planner(dense, compressed, aliases or {}, over_sums).plans())
 
 
 class _Planner:
-    def __init__(self, dense: ir.Model, compressed: ir.Model, aliases: Mapping[str, str]) -> None:
-        self._compressed, self._aliases = compressed, aliases
+    def __init__(self, dense: ir.Model, compressed: ir.Model, aliases: Mapping[str, str], over_sums: bool) -> None:
+        self._compressed, self._aliases, self._over_sums = compressed, aliases if over_sums else {}, over_sums
         self._products = products(compressed)
         self._dense_tensors, self._tensors = ir.tensors(dense), ir.tensors(compressed)
         self._outputs = {tensor.name for tensor in compressed.graph.outputs} | ir.captured(compressed)
@@ -139,7 +144,9 @@ class _Planner:
                 tensor = rounded
                 continue
             link = _link(node, tensor, product)
-            if link is None or (link.other is not None and self._latest.get(link.other, -1) >= rank):
+            if link is None or (link.other is not None and not self._over_sums):
+                break
+            if link.other is not None and self._latest.get(link.other, -1) >= rank:
                 break
             if node.outputs[0].name not in self._dense_tensors and link.other is not None:
                 break

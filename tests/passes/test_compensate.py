@@ -393,3 +393,16 @@ def test_a_strong_ridge_gives_the_centre(intercept):
 
 def test_products_of_the_pruned_model_are_read_from_it():
     assert products(convs())["e"].groups == 2
+
+
+def test_without_drift_correction_a_contraction_aims_at_its_own_dense_output():
+    model = parse(
+        "a = MatMul(x, w1)\nr = Relu(a)\nb = MatMul(r, w2)\ns = Add(b, x)\nc = MatMul(s, w3)\ny = Add(c, s)",
+        {"w1": rand(6, 8), "w2": rand(8, 6), "w3": rand(6, 6)},
+        "(float[n, 6] x) => (float[n, 6] y)",
+    )
+    graph, thin = channels.analyze(model), model.copy()
+    prune(thin, graph, keep_of(graph, 0, 1))
+    for over_sums, ends in ((True, {"s", "y"}), (False, {"b", "c"})):
+        found = {plan.terminal: plan.dense for plan in plans(model, thin, over_sums=over_sums)}
+        assert found.keys() == ends and all(end == dense for end, dense in found.items())

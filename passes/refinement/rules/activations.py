@@ -1,11 +1,10 @@
-"""Functions of one tensor, element by element: the gradient is dy times the derivative, from the input or the output."""
+"""Functions of one tensor, element by element: dy times the derivative, from the input or the output."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
@@ -144,7 +143,7 @@ def power(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     if exponent is None or exponent.size != 1 or exponent.ndim > len(tape.shape(node.inputs[0])):
         raise NoRuleError("an exponent that is no single constant")
     p = float(exponent.reshape(-1)[0])
-    slope = tape.op("Pow", tape.value(node.inputs[0]), tape.constant(np.float32(p - 1)))
+    slope = tape.op("Pow", tape.value(node.inputs[0]), tape.constant(p - 1))
     return {0: tape.op("Mul", dy, tape.op("Mul", slope, tape.constant(p)))}
 
 

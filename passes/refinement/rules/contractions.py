@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import onnx_graphsurgeon as gs
 
@@ -43,7 +44,7 @@ class Window:
         group = int(ir.attribute(node, "group", 1))
         return Window(tuple(kernel), strides, dilations, pads[:rank], pads[rank:], group)
 
-    def attributes(self) -> dict[str, object]:
+    def attributes(self) -> dict[str, Any]:
         moved = {"strides": self.strides, "dilations": self.dilations, "pads": (*self.begin, *self.end)}
         return {"kernel_shape": list(self.kernel), "group": self.group} | {
             name: list(values) for name, values in moved.items()
@@ -80,7 +81,7 @@ def transposed(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     return found | _bias(tape, node, dy)
 
 
-def _bias(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+def _bias(tape: Tape, node: gs.Node, dy: str) -> dict[int, str]:
     if len(node.inputs) < 3 or not tape.wants(node.inputs[2]):
         return {}
     return {2: tape.sum(dy, [0, *range(2, len(tape.shape(node.outputs[0])))])}
@@ -98,9 +99,7 @@ def _spread(tape: Tape, window: Window, dy: str, weight: str, big: Sequence[int]
     return tape.op("ConvTranspose", dy, weight, output_padding=left, **window.attributes())
 
 
-def _weight(
-    tape: Tape, window: Window, x: str, x_shape: Sequence[int], dy: str, dy_shape: Sequence[int]
-) -> str:
+def _weight(tape: Tape, window: Window, x: str, x_shape: Sequence[int], dy: str, dy_shape: Sequence[int]) -> str:
     """(outputs, inputs / group, *kernel): the sum over positions of dY times the window of X around them."""
     group, rank = window.group, len(window.kernel)
     channels, outputs, places = x_shape[1] // group, dy_shape[1] // group, dy_shape[2:]

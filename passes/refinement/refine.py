@@ -1,0 +1,222 @@
+"""Refines all weights of a compressed model together, without labels, by gradients of its distance to the dense one.
+
+The layer-wise fits see one contraction at a time. Here every weight moves so that the outputs, and the tensors that
+everything passes through on the way, come nearer to the dense network's: sum over targets of |y - dense|^2 over the
+variance of the dense tensor. Samples that are held out decide which of the visited weights are kept, the first
+included, so that what does not help changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from onnxprune import ir
+from onnxprune.channels import AxisKey
+from onnxprune.errors import ModelError
+from onnxprune.stats.arrays import Array
+from onnxprune.stats.drift import padding
+from onnxprune.stats.feeds import Feeds
+from onnxprune.stats.runner import Runner
+from passes.refinement.adam import Adam
+from passes.refinement.differentiate import Gradient, differentiate
+from passes.refinement.targets import Target, targets
+from passes.refinement.whitening import Basis, bases
+
+Call = Mapping[str, Array]
+
+_RUNS_A_SAMPLE = 4
+_LARGEST_BATCH, _STEPS_AT_LEAST, _STEPS_AT_MOST = 32, 120, 400
+_EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
+_MEMORY = 256 << 20  # bytes of the activations of one batch
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """``steps``: of the descent, each on ``batch`` samples. ``rate``: of the largest step, relative to the size of a
+    weight tensor. ``features``: targets before the outputs, at most. ``held_out``: share of the samples that choose.
+    ``looks``: times that they are asked.
+    """
+
+    steps: int = 160
+    batch: int = 32
+    rate: float = 0.01
+    features: int = 6
+    held_out: float = 0.12
+    looks: int = 4
+    seed: int = 0
+    threads: int = 0
+
+    @staticmethod
+    def within(
+        work: float, dense: ir.Model, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0, threads: int = 0
+    ) -> RefineOptions:
+        """As many steps as ``work`` multiply-adds allow, for inputs of these ``shapes`` (of one call of one sample).
+
+        A sample costs four runs of the dense model at most: its own, the forward and the two backward products. With
+        few samples the batches get smaller, so that there are steps enough, and large images too, for the memory.
+        """
+        samples = work / (_RUNS_A_SAMPLE * max(ir.macs(dense, shapes), 1))
+        constants = ir.initializers(dense)
+        size = sum(4 * math.prod(shape) for name, shape in shapes.items() if name not in constants)
+        batch = min(_LARGEST_BATCH, max(int(samples / _STEPS_AT_LEAST), 4), max(int(_MEMORY / max(size, 1)), 1))
+        return RefineOptions(steps=min(int(samples / batch), _STEPS_AT_MOST), batch=batch, seed=seed, threads=threads)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Weights that were trained, and the squared relative error of the outputs on held-out samples before and after;
+    ``steps`` is that of the weights that are kept: 0 where the first ones are the best.
+    """
+
+    weights: tuple[str, ...] = ()
+    before: float = 0.0
+    after: float = 0.0
+    steps: int = 0
+
+
+def refine(
+    dense: ir.Model,
+    compressed: ir.Model,
+    removed: Mapping[AxisKey, Array],
+    feeds: Feeds,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    options: RefineOptions | None = None,
+) -> Refinement:
+    """Assigns new weights in ``compressed``, in place; what they are is in :class:`Refinement`.
+
+    ``removed`` and ``aliases`` are those of ``structured_pruning.compensate``. Weights from which a way to the targets
+    leads through an operator without a gradient, quantized weights and embeddings keep their values.
+    """
+    chosen = options or RefineOptions()
+    goals = targets(dense, compressed, removed, aliases or {}, chosen.features)
+    if not any(goal.output for goal in goals):
+        return Refinement()
+    fit, check = feeds.split(1 - chosen.held_out, chosen.seed)
+    first = next(fit.calls(chosen.batch))
+    goals = _comparable(dense, compressed, goals, first, chosen.threads)
+    try:
+        gradient = differentiate(compressed, [goal.name for goal in goals], first, threads=chosen.threads)
+    except ModelError:  # a form of an operator that the runtime's kernels do not take
+        gradient = None
+    if gradient is None:
+        return Refinement()
+    return _Descent(dense, compressed, goals, gradient, chosen).run(fit, check)
+
+
+def _comparable(
+    dense: ir.Model, compressed: ir.Model, goals: Sequence[Target], call: Call, threads: int
+) -> list[Target]:
+    """The targets that have one shape in both models."""
+    inputs = list(call)
+    before = Runner(dense, [goal.dense for goal in goals], inputs, threads=threads)(call)
+    after = Runner(compressed, [goal.name for goal in goals], inputs, threads=threads)(call)
+    return [goal for goal in goals if goal.wanted(before[goal.dense]).shape == after[goal.name].shape]
+
+
+class _Descent:
+    def __init__(
+        self, dense: ir.Model, compressed: ir.Model, goals: Sequence[Target], gradient: Gradient, options: RefineOptions
+    ) -> None:
+        self._goals = [goal for goal in goals if goal.name in gradient.targets]
+        self._dense_model, self._compressed, self._gradient, self._options = dense, compressed, gradient, options
+        inputs = [tensor.name for tensor in ir.feed_inputs(dense)]
+        names = list(dict.fromkeys(goal.dense for goal in self._goals))
+        self._dense = Runner(dense, names, inputs, threads=options.threads)
+        self._tensors = ir.initializers(compressed)
+        self._weights = {name: np.asarray(self._tensors[name].values, np.float32) for name in gradient.names}
+        self._scales: dict[str, float] = {}
+
+    def run(self, fit: Feeds, check: Feeds) -> Refinement:
+        options = self._options
+        adam = Adam.of(self._weights, self._bases(fit))
+        self._scales = self._measure_scales(fit)
+        before = best = self._error(check)
+        kept, steps = dict(self._weights), 0
+        total = min(options.steps, _EPOCHS * max(len(fit) // options.batch, 1))
+        look = max(total // max(options.looks, 1), 1)
+        for step, (call, mask) in enumerate(islice(self._calls(fit), total), start=1):
+            found = self._gradient.forward(call, self._weights)
+            slopes = self._gradient.backward(found, self._weights, self._losses(found, call, mask))
+            adam.step(self._weights, slopes, options.rate * _schedule(step, total))
+            if step % look == 0 or step == total:
+                error = self._error(check)
+                if error < best:
+                    best, kept, steps = error, dict(self._weights), step
+        for name, values in kept.items() if steps else ():
+            self._tensors[name].values = values
+        return Refinement(self._gradient.names, before, best, steps)
+
+    def _bases(self, feeds: Feeds) -> dict[str, Basis]:
+        options = self._options
+        names = self._gradient.names
+        return bases(self._compressed, names, feeds, batch=options.batch, seed=options.seed, threads=options.threads)
+
+    def _calls(self, feeds: Feeds) -> Iterator[tuple[Call, Array | None]]:
+        """Full calls in random order, again and again."""
+        rng = np.random.default_rng(self._options.seed)
+        while True:
+            mixed = feeds.take(rng.permutation(len(feeds)))
+            yield from self._full(mixed)
+
+    def _full(self, feeds: Feeds) -> Iterator[tuple[Call, Array | None]]:
+        """The calls of ``feeds`` that have as many samples as the first, with their masks."""
+        batch = self._options.batch
+        sizes = [len(rows) for rows in feeds.call_rows(batch)]
+        for size, call, mask in zip(sizes, feeds.calls(batch), padding(self._dense_model, feeds, batch), strict=True):
+            if size == sizes[0]:
+                yield call, mask
+
+    def _wanted(self, call: Call) -> dict[str, Array]:
+        dense = self._dense(call)
+        return {goal.name: goal.wanted(dense[goal.dense]) for goal in self._goals}
+
+    def _measure_scales(self, feeds: Feeds) -> dict[str, float]:
+        """What a squared error of each target counts: outputs 1 in all, the tensors before them 1 in all."""
+        call, _ = next(self._calls(feeds))
+        scales = {}
+        for goal in self._goals:
+            values = self._wanted(call)[goal.name]
+            alike = sum(other.output == goal.output for other in self._goals)
+            scales[goal.name] = 1 / (max(float(values.var(dtype=np.float64)), 1e-20) * alike)
+        return scales
+
+    def _losses(self, found: Call, call: Call, mask: Array | None) -> dict[str, Array]:
+        """The gradient of the mean squared error of each target."""
+        losses = {}
+        for name, wanted in self._wanted(call).items():
+            change = _hidden(found[name] - wanted, mask)
+            losses[name] = (2 * self._scales[name] / change.size * change).astype(np.float32)
+        return losses
+
+    def _error(self, check: Feeds) -> float:
+        """The squared relative error of the outputs, the mean over them."""
+        errors = dict.fromkeys((goal.name for goal in self._goals if goal.output), 0.0)
+        energies = dict(errors)
+        for call, mask in self._full(check):
+            found, wanted = self._gradient.forward(call, self._weights), self._wanted(call)
+            for name in errors:
+                errors[name] += float(np.square(_hidden(found[name] - wanted[name], mask), dtype=np.float64).sum())
+                energies[name] += float(np.square(_hidden(wanted[name], mask), dtype=np.float64).sum())
+        ratios = [errors[name] / max(energies[name], 1e-30) for name in errors]
+        total = float(np.mean(ratios)) if ratios else 0.0
+        return total if np.isfinite(total) else float("inf")
+
+
+def _hidden(values: Array, mask: Array | None) -> Array:
+    """Zero where a mask over (samples, tokens) says that there is only padding."""
+    if mask is None or values.shape[:2] != mask.shape:
+        return values
+    shown: Array = np.where(mask.reshape(*mask.shape, *[1] * (values.ndim - 2)) != 0, values, np.float32(0))
+    return shown
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Up over the first steps, then down along a cosine (Loshchilov and Hutter 2016, arXiv 1608.03983)."""
+    warm = min(1.0, step / max(1, min(10, steps // 8)))
+    return float(warm * 0.5 * (1 + np.cos(np.pi * (step - 1) / steps)))
