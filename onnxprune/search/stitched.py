@@ -2,7 +2,8 @@
 
 Removed columns of every contraction become zero and the others take the closed-form weights of structured OBS (the bias
 takes the mean), so no node has to be resized and nothing has to be fitted: a second or less, where compensation takes
-its time. Where a weight is quantized, and so has to stay as it is, the units are sliced out instead.
+its time. Where a weight is quantized, and so has to stay as it is, or belongs to a recurrent layer, the units are
+sliced out instead.
 """
 
 from __future__ import annotations
@@ -40,10 +41,19 @@ def stitched(model: ir.Model, statistics: Statistics, kept: Kept, gone: Sequence
 
 
 def swappable(model: ir.Model, statistics: Statistics, kept: Kept) -> bool:
-    """Whether every contraction of the groups has a float weight that can absorb what leaves."""
+    """Whether every group has contractions with float weights that can absorb what leaves, and none with a weight that
+    is no matrix product: beside a recurrent layer, zeros elsewhere would leave its states as they are.
+    """
     weights = ir.initializers(model)
-    found = [statistics.products.get(contraction.node) for group, _ in kept for contraction in group.contractions]
-    return not any(product is not None and (product.fixed or product.weight not in weights) for product in found)
+    for group, _ in kept:
+        found = [(statistics.products.get(contraction.node), contraction.tensor) for contraction in group.contractions]
+        if any(product is not None and (product.fixed or product.weight not in weights) for product, _ in found):
+            return False
+        if any(tensor in weights and (product is None or product.weight != tensor) for product, tensor in found):
+            return False
+        if all(product is None for product, _ in found):
+            return False
+    return True
 
 
 def removed_columns(statistics: Statistics, kept: Kept) -> dict[str, Array]:
