@@ -95,7 +95,9 @@ TRIED = (
         "second-order",
         "try",
         lambda f: _searchable(f) and f.data.given,
-        lambda f: f"units ranked by second-order error, what stays re-fitted, on {count(f.data.samples, 'sample')}",
+        lambda f: (
+            f"units ranked by second-order error, what stays re-fitted, by your {count(f.data.samples, 'sample')}"
+        ),
         "half of ResNet-56's MACs: 91.7 % top-1 left of 93.4, and 12.4 by magnitude alone",
         f"arXiv 2203.07259; {COMPRESSION}",
     ),
@@ -206,7 +208,7 @@ LIMITS = (
         "cannot",
         lambda f: f.graph.quantized,
         lambda f: "another precision: the model is quantized already, and only widths and branches are searched",
-        "weights that were rounded once are not rounded again, nor re-fitted",
+        "weights that were rounded once are not rounded again; those that stay are re-fitted in 8 bits",
         QUANTIZATION,
         "start from the float model if there is one",
     ),
@@ -239,7 +241,7 @@ LIMITS = (
     Rule(
         "depthwise",
         "cannot",
-        lambda f: f.graph.family == "depthwise CNN",
+        lambda f: f.graph.family == "depthwise CNN" and _float_graph(f) and f.host.fast_int8,
         lambda f: (
             f"much from int8 alone: {percent(f.graph.loose)} of the MACs do fewer than 2 a byte, depthwise ones "
             "among them"

@@ -27,6 +27,8 @@ def lines(result: Facts, model: str, width: int) -> Iterator[str]:
     for text in _heading(result, model):
         yield from _wrapped(text, width, "")
     yield from _section("Will be tried, in one search", result["tried"], width)
+    if not result["tried"]:
+        yield from ("", "Will be tried: the canonical form, which loses nothing")
     yield ""
     yield from _wrapped(_cost(result["cost"]), width, "")
     yield from _section("Cannot be had", result["cannot"], width)
@@ -71,11 +73,11 @@ def _section(title: str, rows: Sequence[Facts], width: int) -> Iterator[str]:
 def _cost(cost: Facts) -> str:
     largest = sorted(cost["stages"], key=lambda stage: -stage["seconds"][1])[:_STAGES]
     parts = ", ".join(f"{stage['stage']} {_span(stage['seconds'])}" for stage in largest)
+    whole = cost["seconds"]["normal"]
     others = ", ".join(
-        f"{_span(seconds)} with --effort {name}" for name, seconds in cost["seconds"].items() if name != "normal"
+        f"{_span(seconds)} with --effort {name}" for name, seconds in cost["seconds"].items() if seconds != whole
     )
-    whole = _span(cost["seconds"]["normal"])
-    return f"Will take about {whole} on a machine that does nothing else ({others}); most for {parts}"
+    return f"Will take about {_span(whole)} on an idle machine{f' ({others})' if others else ''}; most for {parts}"
 
 
 def _span(seconds: Sequence[float]) -> str:

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "not-float32": ({"graph": {"float_type": "float16", "int8": 0.0}}, "float16", {}),
     "opset": ({"graph": {"opset": 11}}, "opset 11", {"graph": {"opset": 13}}),
     "call-bound": ({"latency": {"seconds": 60e-6}}, "60 us", {}),
-    "depthwise": ({"graph": {"family": "depthwise CNN", "loose": 0.16}}, "16 %", {}),
+    "depthwise": ({"graph": {"family": "depthwise CNN", "loose": 0.16}}, "16 %", {"graph": {"family": "CNN"}}),
     "accuracy": ({"host": AVX2, "target": 0.4}, "0.4x", {"host": AVX2, "target": 0.6}),
     "data": ({"data": {"given": False}}, "no labels", {}),
     "more-data": ({"data": {"samples": 20}}, "20", {"data": {"samples": 256}}),
