@@ -1,8 +1,7 @@
 """Predicts the latency of a plan: a sum over clusters from the latency table, calibrated on whole models.
 
-T = a + b · Σ table. The table holds what small models of one cluster take (`runtime_bench.latency_table` measures and
-caches them); `a` and `b` come from whole models measured in the same run, so that the cost of a session, of layout
-changes between clusters, and the speed of the machine today fall out.
+The table holds what small models of one cluster take (`runtime_bench.latency_table` measures and caches them). What the
+sum says of a whole model is for `calibration` to find out.
 """
 
 from __future__ import annotations
@@ -26,35 +25,6 @@ JOINT_GROUPS = 2  # a cluster that touches more groups is priced as a sum of one
 GRID = 4  # widths that are measured along each axis of a joint table
 Build = Callable[[], bytes]
 Finish = Callable[[ir.Model], onnx.ModelProto]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """T = offset + scale · Σ table, in seconds."""
-
-    offset: float = 0.0
-    scale: float = 1.0
-
-    def seconds(self, total: float) -> float:
-        """What the whole model takes when its table entries sum up to `total`."""
-        return self.offset + self.scale * total
-
-    def budget(self, seconds: float) -> float:
-        """The sum of table entries that fits into so many seconds of the whole model."""
-        return (seconds - self.offset) / self.scale
-
-
-def fit_calibration(table: Sequence[float], measured: Sequence[float]) -> Calibration:
-    """Least squares on relative errors; a factor alone where the points do not tell offset and scale apart."""
-    x, y = np.asarray(table, np.float64), np.asarray(measured, np.float64)
-    x, y = x[x > 0], y[x > 0]  # nothing could be priced: then only what is measured counts
-    if not len(x):
-        return Calibration()
-    factor = Calibration(0.0, float(np.exp(np.mean(np.log(y / x)))))
-    if len(x) < 2 or x.max() < 1.2 * x.min():
-        return factor
-    offset, scale = np.linalg.lstsq(np.stack([1 / y, x / y], axis=1), np.ones_like(y), rcond=None)[0]
-    return Calibration(float(offset), float(scale)) if offset >= 0 and scale > 0 else factor
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxprune.errors import OnnxpruneError
-from onnxprune.search.latency_model import Calibration, fit_calibration
+from onnxprune.search.calibration import Calibration, fit_calibration
 from onnxprune.search.plan import Plan, chosen_branches, keep_masks, narrowed
 from onnxprune.search.pricing import price, scheme_name
 from onnxprune.search.sensitivity import Sensitivity
@@ -30,6 +30,9 @@ CLOSE = (0.965, 0.994)
 
 CONFIRMED = 0.997
 """Share of the target that the bound of a plan confirmed in fresh processes may take."""
+CALIBRATED = ((1.0, 0.0), (0.75, 1 / 6), (0.45, 1 / 3))
+"""Whole models that the sum of the table is calibrated on: how far up the levels of every group, and the share of
+branches that is dropped."""
 LARGEST_FACTOR = 3.0
 """How far off a prediction may be before the search gives up."""
 
@@ -73,27 +76,29 @@ class SchemeSearch:
         return tuple(goal / bias for goal, bias in zip(self.goal, self.work.bias, strict=True))
 
     def prepare(self) -> None:
-        """Prices every level from the table, and calibrates the sum on two whole models: full width, and half of
-        everything.
-        """
+        """Prices every level from the table, and calibrates the sum on whole models."""
         tell = self._tell("pricing levels")
         tell("from the latency table")
         self.terms = tuple(
             price(self.work, table, self.sensitivity.levels, self.sensitivity.branch_of_node, self.scheme, tell)
             for table in self.work.tables
         )
-        problem = self.problem(tuple(0.0 for _ in self.terms))
-        full = evaluate(problem, {c.group: len(c.widths) - 1 for c in problem.choices}, 0)
-        half = evaluate(
-            problem, {c.group: (len(c.widths) - 1) // 2 for c in problem.choices}, len(problem.branch_error) // 3
-        )
-        points = [self.measure(full)]
-        if half.level != full.level or half.dropped:
-            points.append(self.measure(half))
+        points = [self.measure(solution) for solution in self._whole_models()]
         self.calibrations = tuple(
             fit_calibration([p.solution.seconds[i] for p in points], [p.ratios[i] * self.baseline_s[i] for p in points])
             for i in range(len(self.terms))
         )
+
+    def _whole_models(self) -> list[Solution]:
+        """What the sum is calibrated on: full width, and down to half of everything, without repetition."""
+        problem = self.problem(tuple(0.0 for _ in self.terms))
+        found: list[Solution] = []
+        for width, depth in CALIBRATED:
+            level = {c.group: math.floor((len(c.widths) - 1) * width + 0.5) for c in problem.choices}
+            solution = evaluate(problem, level, math.floor(len(problem.branch_error) * depth))
+            if all(solution.level != other.level or solution.dropped != other.dropped for other in found):
+                found.append(solution)
+        return found
 
     def problem(self, budget: tuple[float, ...]) -> Problem:
         """The integer programme for budgets in table seconds."""

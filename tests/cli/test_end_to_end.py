@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +121,33 @@ def test_a_target_is_met(name: str, target: str, here: Path, models: Path) -> No
     assert report["speedup"]["cpu"]["upper95"] <= float(target[:-1])
     assert report["output"]["path"] == "s.onnx"
     assert accuracy(here / "s.onnx", models) == pytest.approx(report["eval"]["after"])
+
+
+def reproduced(model: Path, here: Path, *arguments: str) -> list[bytes]:
+    """The models that two processes with other hash seeds write, with one latency table."""
+    found = []
+    for seed in ("1", "2"):
+        written = ["-o", f"{seed}.onnx", "--report", f"{seed}.json", "--best-effort", "--latency-table", "t.json"]
+        command = [sys.executable, "-m", "onnxprune", str(model), "--threads", "1", *written, *arguments]
+        subprocess.run(command, cwd=here, check=True, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True)
+        found.append((here / f"{seed}.onnx").read_bytes())
+    first, second = (json.loads((here / f"{seed}.json").read_text()) for seed in ("1", "2"))
+    assert second["latency_table"]["measured"] == 0 < second["latency_table"]["taken"]
+    assert first["search"] == second["search"] and first["groups"] == second["groups"]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits_resnet", "digits_vit"])
+def test_a_latency_table_reproduces_the_bytes(name: str, here: Path, models: Path) -> None:
+    data = ["--calib-data", str(models / "digits_calib.npz"), "--target-latency", "0.7x", "--effort", "fast"]
+    first, second = reproduced(models / f"{name}.onnx", here, *data)
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("ONNXPRUNE_ZOO" not in os.environ, reason="ONNXPRUNE_ZOO names no folder of models")
+def test_a_latency_table_reproduces_a_network_of_others(here: Path) -> None:
+    model = Path(os.environ["ONNXPRUNE_ZOO"], "resnet20", "model.onnx")
+    first, second = reproduced(model, here, "--target-latency", "0.5x", "--effort", "fast")
+    assert first == second

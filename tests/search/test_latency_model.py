@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import channels, ir
-from onnxprune.search.latency_model import Calibration, PricedCluster, TablePlan, fit_calibration, plan_table
+from onnxprune.search.calibration import Calibration, fit_calibration
+from onnxprune.search.latency_model import PricedCluster, TablePlan, plan_table
 from onnxprune.search.solve import LatencyTerm
 from passes.block_removal import branches, drop
 from passes.structured_pruning.apply import prune
@@ -21,25 +22,34 @@ Residual = Callable[..., ir.Model]
 SHAPE = {"x": (1, 3, 8, 8)}
 
 
-def test_calibration_finds_offset_and_scale() -> None:
-    found = fit_calibration([1e-3, 2e-3, 4e-3], [2.5e-3, 4.5e-3, 8.5e-3])
-    assert (found.offset, found.scale) == (pytest.approx(0.5e-3), pytest.approx(2.0))
-    assert found.budget(found.seconds(3e-3)) == pytest.approx(3e-3)
+def test_calibration_goes_through_what_was_measured() -> None:
+    found = fit_calibration([4e-3, 1e-3, 2e-3], [9e-3, 2e-3, 4.5e-3])
+    assert [found.seconds(x) for x in (1e-3, 2e-3, 4e-3)] == pytest.approx([2e-3, 4.5e-3, 9e-3])
+    assert found.seconds(3e-3) == pytest.approx(6.75e-3)
+    for total in (0.2e-3, 1e-3, 1.7e-3, 3e-3, 7e-3):
+        assert found.budget(found.seconds(total)) == pytest.approx(total)
 
 
-@pytest.mark.parametrize("table", [[1.0], [1.0, 1.1]])
-def test_points_close_together_give_a_factor_alone(table: list[float]) -> None:
-    found = fit_calibration(table, [3.0 * x for x in table])
-    assert (found.offset, found.scale) == (0.0, pytest.approx(3.0))
+def test_beyond_what_was_measured_latency_is_proportional() -> None:
+    found = fit_calibration([1.0, 2.0], [3.0, 8.0])
+    assert found.seconds(0.5) == pytest.approx(1.5) and found.seconds(4.0) == pytest.approx(16.0)
 
 
-def test_a_fit_that_cannot_be_is_a_factor() -> None:
-    found = fit_calibration([1.0, 2.0], [1.0, 4.0])  # the line would start below zero
-    assert found.offset == 0.0 and found.scale == pytest.approx(np.sqrt(2.0))
+@pytest.mark.parametrize("measured", [[3.0, 3.3], [3.3, 3.0]])
+def test_points_close_together_give_a_factor_alone(measured: list[float]) -> None:
+    found = fit_calibration([1.0, 1.02], measured)
+    assert found.seconds(7.0) == pytest.approx(7.0 * np.sqrt(9.9 / 1.02))
+
+
+def test_what_was_measured_in_the_other_order_is_one_point() -> None:
+    found = fit_calibration([1.0, 2.0, 4.0], [2.0, 5.0, 4.5])
+    assert found.knots == (pytest.approx((1.0, 2.0)), pytest.approx((np.sqrt(8.0), np.sqrt(22.5))))
+    assert fit_calibration([1.0, 2.0, 4.0], [9.0, 5.0, 4.0]).knots == (pytest.approx((2.0, 180 ** (1 / 3))),)
 
 
 def test_nothing_priced_gives_the_identity() -> None:
-    assert fit_calibration([0.0, 0.0], [1.0, 2.0]) == Calibration()
+    found = fit_calibration([0.0, 0.0], [1.0, 2.0])
+    assert found == Calibration() and found.seconds(3.0) == found.budget(3.0) == 3.0
 
 
 def test_between_measured_widths_latency_is_linear() -> None:
