@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.channels import AxisKey, ChannelGraph
-from onnxprune.search.clusters import clusters, extract
+from onnxprune.search.clusters import Cluster, clusters, extract
 from onnxprune.search.solve import LatencyTerm
 from passes.structured_pruning.apply import delete
 
@@ -110,13 +110,19 @@ def plan_table(
                 _priced(sub, local, shapes, levels, axes, minus, finish, tag, builders) for axes, minus in _axes(names)
             ]
             first[signature] = names
-        branch = next((branch_of[key] for key in cluster.keys if key in branch_of), None)
+        branch = _branch(cluster, branch_of)
         here = dict(zip(first[signature], names, strict=True))
         priced += [
             replace(one, axes=tuple(here[name] for name in one.axes), branch=branch, nodes=cluster.keys)
             for one in known[signature]
         ]
     return TablePlan(tuple(priced), builders)
+
+
+def _branch(cluster: Cluster, branch_of: Mapping[str, int]) -> int | None:
+    """The branch of the first node that lies in one: what follows the contraction may belong to the next branch."""
+    keys = (ir.node_key(node) for node in cluster.nodes)
+    return next((branch_of[key] for key in keys if key in branch_of), None)
 
 
 def _priced(

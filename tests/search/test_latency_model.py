@@ -199,3 +199,14 @@ def test_more_than_two_groups_are_priced_one_by_one_against_the_full_cluster() -
         prune(pruned, graph, keep)
         # each group alone enters these products, so the differences add up exactly
         assert total(terms, level) == pytest.approx(ir.macs(pruned, ir.shapes_for(pruned, {"x": (1, 6)})))
+
+
+def test_a_cluster_lies_in_the_branch_of_its_contraction(residual: Residual) -> None:
+    """What is fused into it may belong to the next branch; a set of its nodes has no order to go by."""
+    model = residual(blocks=4)
+    graph, shapes = channels.analyze(model), ir.shapes_for(model, SHAPE)
+    keys = [ir.node_key(node) for node in model.graph.nodes]
+    found = plan_table(model, graph, shapes, {}, {key: index for index, key in enumerate(keys)}, ir.to_proto, "float")
+    firsts = [min(keys.index(key) for key in cluster.nodes) for cluster in found.priced]
+    assert [cluster.branch for cluster in found.priced] == firsts
+    assert any(len(cluster.nodes) > 2 for cluster in found.priced)
