@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.stats import Feeds, model_drift
-from passes.quantization import dynamic, selection, static
+from passes.quantization import dynamic, selection, static, weight_only
 from passes.quantization.scheme import Scheme
 from passes.quantization.sensitivity import ranking, sensitivity
 
@@ -23,6 +23,8 @@ def quantize(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     """
     if scheme.kind == "dynamic":
         return static.proven(dynamic.quantize_dynamic(model, scheme), feeds)
+    if scheme.kind == "weight-only":
+        return static.proven(weight_only.quantize_weights(model, feeds, scheme), feeds)
     return static.quantize_static(model, feeds, scheme)
 
 
@@ -33,6 +35,8 @@ def fake_quantize_for_latency(model: ir.Model, scheme: Scheme, feeds: Feeds | No
     """
     if scheme.kind == "dynamic":
         return dynamic.quantize_dynamic(model, scheme)
+    if scheme.kind == "weight-only":
+        return weight_only.quantize_weights(model, None, scheme)
     return static.quantize_static_for_latency(model, feeds or Feeds.synthetic(model, static.LATENCY_SAMPLES, 0), scheme)
 
 
@@ -45,7 +49,7 @@ def quantizable(model: ir.Model, kind: str = "static") -> list[str]:
     """Keys of the contractions that can run in 8 bits, in graph order: what `Scheme.exclude` may name."""
     model = model.copy()
     static.simplify(model)
-    nodes = dynamic.products(model) if kind == "dynamic" else selection.contractions(model)
+    nodes = dynamic.products(model) if kind != "static" else selection.contractions(model)
     return [ir.node_key(node) for node in nodes]
 
 

@@ -36,13 +36,12 @@ SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15)
 
 @dataclass
 class Reader:
-    """What reads a tensor: sampled rows (groups, rows, columns), a sketch of the weights (groups, outputs, columns),
-    one of what rounding adds to them, and the energy of the outputs. No weights: the rows themselves are judged.
+    """What reads a tensor: sampled rows (groups, rows, columns), a sketch of the weights (groups, outputs, columns; None:
+    the rows themselves are judged) and the energy of the outputs.
     """
 
     rows: np.ndarray
     weight: np.ndarray | None
-    added: np.ndarray | None = None
     energy: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,11 +49,8 @@ class Reader:
 
     def error(self, low: float, high: float, levels: int = 255) -> float:
         """Squared relative error of the outputs about their mean, which biases restore, for rows rounded in a range."""
-        read = rounded(self.rows, low, high, levels)
-        change = self._products(read - self.rows)
-        if self.added is not None:
-            change = change + read @ self.added.swapaxes(1, 2)
-        return _variance(change) / self.energy if self.energy > 0.0 else _variance(change)
+        change = _variance(self._products(rounded(self.rows, low, high, levels) - self.rows))
+        return change / self.energy if self.energy > 0.0 else change
 
     def _products(self, rows: np.ndarray) -> np.ndarray:
         return rows if self.weight is None else rows @ self.weight.swapaxes(1, 2)
@@ -94,11 +90,11 @@ def best(readers: Sequence[Reader], seen: Observed, symmetric: bool, shrinks: Se
 
     if symmetric:
         bound = max(-low, high)
-        return pick((-bound * s, bound * s) for s in shrinks)
-    found = pick((low * s, high * s) for s in shrinks)
+        return pick((-bound * s, bound * s) for s in SHRINKS)
+    found = pick((low * s, high * s) for s in SHRINKS)
     if low < 0.0 < high:
-        found = pick([found, *((low * s, found[1]) for s in shrinks)])
-        found = pick([found, *((found[0], high * s) for s in shrinks)])
+        found = pick([found, *((low * s, found[1]) for s in SHRINKS)])
+        found = pick([found, *((found[0], high * s) for s in SHRINKS)])
     return found
 
 

@@ -140,7 +140,7 @@ def _round_weights(step: _Step, walk: Walk, samples: int) -> None:
     scales = np.broadcast_to(scale.reshape(-1), (product.outputs,)).reshape(product.groups, rows_of)
     square = moments.covariance() if step.bias is not None else moments.square / moments.count
     limit = int(np.abs(stored.astype(np.int32)).max(initial=1))
-    whole = rounded(step.matrix, scales, square, limit) * product.factor
+    whole = rounded(step.matrix, scales, square, (-limit, limit)) * product.factor
     values = product.values(whole, stored.shape, np.dtype(np.int8))
     step.weight.inputs[0] = ir.Constant(f"{step.weight.inputs[0].name}_rounded", values)
 

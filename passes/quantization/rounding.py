@@ -10,13 +10,13 @@ Array = npt.NDArray[np.float64]
 _DAMPING = 0.01
 
 
-def rounded(matrix: Array, scale: Array, square: Array, limit: int) -> Array:
-    """Whole multiples of `scale` for `matrix`, in [-limit, limit], that keep matrix x columns close for columns of
+def rounded(matrix: Array, scale: Array, square: Array, limits: tuple[int, int]) -> Array:
+    """Whole multiples of `scale` for `matrix`, within `limits`, that keep matrix x columns close for columns of
     second moments `square`.
 
     Column by column, by falling energy: each is rounded, and the columns that are left absorb its error (GPTQ, Frantar
     et al., arXiv 2210.17323, eq. 2 and 3, with the Cholesky form of section 3.3). Shapes: matrix (groups, outputs,
-    columns), scale (groups, outputs), square (groups, columns, columns).
+    columns), scale (groups, outputs) or like the matrix, square (groups, columns, columns).
     """
     groups, _, size = matrix.shape
     energy = np.einsum("gii->gi", square)
@@ -25,14 +25,17 @@ def rounded(matrix: Array, scale: Array, square: Array, limit: int) -> Array:
     left = np.take_along_axis(matrix, order[:, None, :], 2)
     spread = _spread(square[rows[:, :, None], order[:, :, None], order[:, None, :]])
     result = np.zeros_like(left)
-    safe = np.where(scale > 0, scale, 1.0)
+    safe = np.where(scale != 0, scale, 1.0)
+    if safe.ndim < 3:
+        safe = np.broadcast_to(safe[:, :, None], matrix.shape)
+    safe = np.take_along_axis(safe, order[:, None, :], 2)
     for start in range(0, size, _BLOCK):
         end = min(start + _BLOCK, size)
         errors = np.zeros((*left.shape[:2], end - start))
         for column in range(start, end):
-            level = np.clip(np.rint(left[:, :, column] / safe), -limit, limit)
+            level = np.clip(np.rint(left[:, :, column] / safe[:, :, column]), *limits)
             result[:, :, column] = level
-            error = (left[:, :, column] - level * safe) / spread[:, column, column][:, None]
+            error = (left[:, :, column] - level * safe[:, :, column]) / spread[:, column, column][:, None]
             errors[:, :, column - start] = error
             left[:, :, column + 1 : end] -= error[:, :, None] * spread[:, column, None, column + 1 : end]
         left[:, :, end:] -= errors @ spread[:, start:end, end:]

@@ -8,35 +8,35 @@ from typing import Literal, get_args
 from onnxprune.errors import UsageError
 from passes.quantization.host import saturates
 
-Kind = Literal["static", "dynamic"]
+Kind = Literal["static", "dynamic", "weight-only"]
 Activation = Literal["u8", "s8"]
-Calibration = Literal["auto", "minmax", "percentile", "mse"]
+Calibration = Literal["auto", "readers", "minmax", "percentile", "mse"]
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to quantize a model to 8 bits; weights are s8.
+    """One way to quantize a model: to 8 bits, with s8 weights, unless `kind` is `weight-only`.
 
-    kind: `static` (QDQ, ranges from calibration) or `dynamic` (MatMul and Gemm only, ranges at run time).
+    kind: `static` (QDQ, ranges from calibration), `dynamic` (MatMul and Gemm only, ranges at run time) or `weight-only`
+    (MatMul and Gemm only, 4-bit weights in blocks of 32, of which only `exclude` and `refine` are asked).
     activation: `u8` (asymmetric) or `s8` (symmetric); dynamic is always u8.
-    calibration: how static ranges are chosen: `auto` (by what the readers of each tensor make of them), `minmax`,
-    `percentile` (99.99 % of the values) or `mse` (least squared rounding and clipping error).
+    calibration: how static ranges are chosen: `minmax`, `percentile` (99.99 % of the values), `mse` (least squared
+    rounding and clipping error), `readers` (least error in what reads the tensor) or `auto` (of minmax, mse and readers
+    the one whose model drifts least).
     exclude: keys of nodes that stay in float.
     per_channel: a weight scale for every output channel instead of one for the tensor.
     reduce_range: 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums of products saturate; None: as the CPU of
     this machine needs it.
-    refine: round weights for small output error and restore mean outputs (static only).
-    equalize: move the sizes of channels from activations to weights first (static only).
+    refine: round weights for small output error (not dynamic) and restore mean outputs (static only).
     """
 
     kind: Kind = "static"
     activation: Activation = "u8"
-    calibration: Calibration = "minmax"
+    calibration: Calibration = "auto"
     exclude: tuple[str, ...] = ()
     per_channel: bool = True
     reduce_range: bool | None = None
     refine: bool = True
-    equalize: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

@@ -4,19 +4,19 @@ result runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import onnx.checker
 
 from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.ir import checker
-from onnxprune.stats import Feeds, Runner
+from onnxprune.stats import Feeds, Runner, model_drift
 from passes.quantization import (
     activations,
-    equalize,
     gemm,
     opset,
     qdq,
@@ -29,11 +29,14 @@ from passes.quantization import (
     tidy,
 )
 from passes.quantization.budget import affordable
-from passes.quantization.scheme import Scheme
+from passes.quantization.scheme import Calibration, Scheme
 
 CALIBRATION_SAMPLES = 256
 LATENCY_SAMPLES = 2
 _BATCH = 32
+_JUDGES = 48
+_RULES: tuple[Calibration, ...] = ("minmax", "mse", "readers")
+"""What `auto` tries. No rule is best everywhere: least squares ruins transformers, whose outliers carry meaning."""
 
 
 def quantize_static(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
@@ -60,8 +63,6 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
     """
     prepared = prepare(model)
     activations.spell_out(prepared)
-    if scheme.equalize:
-        equalize.equalize(prepared, feeds, scheme)
     chosen = selection.select(prepared)
     wanted = ranges.float_tensors(qdq.wanted_tensors(chosen), prepared)
     if not chosen:
@@ -72,9 +73,24 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
     batch = affordable(prepared, feeds, _BATCH, all_at_once=True)
     seen = ranges.observe(prepared, _some(feeds, CALIBRATION_SAMPLES), wanted, sampled=sampled, batch=batch)
     symmetric = scheme.activation == "s8"
-    if scheme.calibration == "auto":
-        return prepared, reader_ranges.choose(prepared, chosen, seen, feeds, symmetric)
-    return prepared, {name: ranges.choose(value, scheme.calibration, symmetric) for name, value in seen.items()}
+    rules: Sequence[Calibration] = _RULES if scheme.calibration == "auto" else (scheme.calibration,)
+    found = [
+        reader_ranges.choose(prepared, chosen, seen, feeds, symmetric)
+        if rule == "readers"
+        else {name: ranges.choose(value, rule, symmetric) for name, value in seen.items()}
+        for rule in rules
+    ]
+    return prepared, found[_least_drift(prepared, found, feeds, scheme)]
+
+
+def _least_drift(prepared: ir.Model, found: Sequence[Mapping[str, qdq.Range]], feeds: Feeds, scheme: Scheme) -> int:
+    """Which ranges change the outputs least on a few samples, before any refinement."""
+    if len(found) == 1:
+        return 0
+    judges = _some(feeds, affordable(prepared, feeds, _JUDGES))
+    models = [build(prepared, spans, scheme) for spans in found]
+    drifts = [max(model_drift(prepared, model, judges, batch=8, threads=1).values(), default=0.0) for model in models]
+    return int(np.argmin(drifts))
 
 
 def prepare(model: ir.Model) -> ir.Model:

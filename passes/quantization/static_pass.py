@@ -30,15 +30,15 @@ class QuantizeStatic:
     model is left as it is, with a skip that says why. Opsets below 13 are raised, and the skips say so. Leaves alone:
     nodes in ``exclude``, ConvTranspose and other operators without an 8-bit kernel on the CPU provider, nodes in
     subgraphs, overridable initializers; weights and biases that float nodes also read stay float for those.
-    Options: ``activation`` (u8 or s8, default u8), ``calibration`` (minmax, percentile or mse, default minmax),
-    ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default none: as this CPU needs it), ``refine``
-    (default true), ``exclude`` (node keys), ``max_drift`` (largest relative output error, default 0.5).
+    Options: ``activation`` (u8 or s8, default u8), ``calibration`` (auto, readers, minmax, percentile or mse,
+    default auto), ``per_channel`` (default true), ``reduce_range`` (7-bit weights, default none: as this CPU needs it),
+    ``refine`` (default true), ``exclude`` (node keys), ``max_drift`` (largest relative output error, default 0.5).
     References: ONNX operator specification, QuantizeLinear; arXiv:1712.05877, section 2; arXiv:1906.04721, section 4.2;
     arXiv:2210.17323, section 3.
     """
 
     activation: Activation = "u8"
-    calibration: Calibration = "minmax"
+    calibration: Calibration = "auto"
     per_channel: bool = True
     reduce_range: bool | None = None
     refine: bool = True
