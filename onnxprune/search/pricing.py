@@ -22,7 +22,8 @@ def scheme_name(scheme: Scheme | None) -> str:
     """How reports and table keys call a scheme."""
     if scheme is None:
         return "float"
-    text = "dynamic-int8" if scheme.kind == "dynamic" else f"static-int8-{scheme.activation}"
+    names = {"dynamic": "dynamic-int8", "weight-only": "weight-only-int4"}
+    text = names.get(scheme.kind, f"static-int8-{scheme.activation}")
     return f"{text}, {len(scheme.exclude)} nodes in float" if scheme.exclude else text
 
 

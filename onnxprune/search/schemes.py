@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from passes.quantization import (
     is_quantized,
     quantize,
     ranking,
+    reads_weights_most,
     sensitivity,
 )
 
@@ -27,6 +29,7 @@ CALIBRATION_SAMPLES = 96
 EXCLUDED = (1, 2, 4, 8)
 VARIANT = 0.97  # a variant with nodes in float must take at most this share of the scheme's latency
 PATIENCE = 2  # variants in a row that gain nothing before the others are not tried
+ROUGH: dict[str, Any] = {"refine": False, "calibration": "minmax"}  # what a scheme costs, before its care
 TOLERABLE = 2e-3  # squared drift of quantization alone below which no node needs to stay in float
 
 
@@ -50,10 +53,11 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     if not allowed or is_quantized(work.base):
         return [plain]
     plainest = Scheme(reduce_range=work.seven_bits)
-    dynamic = [replace(plainest, kind="dynamic")]
+    products = [replace(plainest, kind="dynamic")]
+    products += [replace(plainest, kind="weight-only")] if reads_weights_most(work.base) else []
     schemes = [replace(plainest, activation="u8"), replace(plainest, activation="s8")]
     static = [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
-    found = [pair for scheme in dynamic if (pair := _measured(work, scheme)) is not None]
+    found = [pair for scheme in products if (pair := _measured(work, scheme)) is not None]
     if static:
         best = min(static, key=lambda pair: pair[1])
         found += [best, *_excluding(work, best[0], float_prefixes(work.base), best[1])]
@@ -102,7 +106,7 @@ def _exact_where_it_hurts(work: Workspace, options: Sequence[SchemeOption], plai
         return []
     scheme = min(static, key=lambda option: option.error).scheme
     assert scheme is not None
-    rough = replace(scheme, refine=False)
+    rough = replace(scheme, **ROUGH)
     feeds, _ = _samples(work)
     order = ranking(sensitivity(work.base, quantize(work.base, feeds, rough), feeds))
     found = []
@@ -121,9 +125,9 @@ def _samples(work: Workspace) -> tuple[Feeds, Feeds]:
 
 
 def _error(work: Workspace, scheme: Scheme) -> float:
-    """The squared drift of the base model in a scheme, without refinement: a little too high for all alike."""
+    """The squared drift of the base model in a scheme, unrefined, in plain ranges: a little too high for all alike."""
     feeds, held = _samples(work)
-    quantized = quantize(work.base, feeds, replace(scheme, refine=False))
+    quantized = quantize(work.base, feeds, replace(scheme, **ROUGH))
     return squared(model_drift(work.base, quantized, held))
 
 

@@ -1,4 +1,4 @@
-"""8-bit quantization: static (QDQ) and dynamic. See docs/quantization.md."""
+"""Quantization: static (QDQ) and dynamic to 8 bits, weights alone to 4. See docs/quantization.md."""
 
 from passes.quantization.api import (
     choose_exclusions,
@@ -12,6 +12,7 @@ from passes.quantization.host import saturates
 from passes.quantization.scheme import Scheme
 from passes.quantization.sensitivity import float_prefixes, ranking, sensitivity
 from passes.quantization.static_pass import QuantizeStatic
+from passes.quantization.weight_only import reads_weights_most
 
 __all__ = [
     "QuantizeDynamic",
@@ -24,6 +25,7 @@ __all__ = [
     "quantizable",
     "quantize",
     "ranking",
+    "reads_weights_most",
     "saturates",
     "sensitivity",
 ]

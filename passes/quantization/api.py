@@ -16,7 +16,7 @@ _MARKS = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm", "MatMulInteg
 
 
 def quantize(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
-    """An 8-bit copy of `model`, checked and run once.
+    """A quantized copy of `model`, checked and run once.
 
     Raises ModelError, one line, where that is impossible: nothing to quantize, an opset that cannot be raised, or a
     result that is invalid. Deterministic: same model, feeds and scheme give the same model.
@@ -54,8 +54,8 @@ def quantizable(model: ir.Model, kind: str = "static") -> list[str]:
 
 
 def quantized_nodes(model: ir.Model) -> int:
-    """How many contractions of a quantized model run in 8 bits."""
-    return sum(node.op == "MatMulInteger" or _reads_8_bits(node) for node in model.graph.nodes)
+    """How many contractions of a quantized model run in 8 bits, or on 4-bit weights."""
+    return sum(node.op in ("MatMulInteger", "MatMulNBits") or _reads_8_bits(node) for node in model.graph.nodes)
 
 
 def _reads_8_bits(node: gs.Node) -> bool:

@@ -36,8 +36,8 @@ SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15)
 
 @dataclass
 class Reader:
-    """What reads a tensor: sampled rows (groups, rows, columns), a sketch of the weights (groups, outputs, columns; None:
-    the rows themselves are judged) and the energy of the outputs.
+    """What reads a tensor: sampled rows (groups, rows, columns), a sketch of the weights (groups, outputs, columns;
+    None: the rows themselves are judged) and the energy of the outputs.
     """
 
     rows: np.ndarray

@@ -36,7 +36,18 @@ _LARGEST = 2304
 """Contractions with more columns keep nearest rounding: their matrices would take seconds each."""
 _BYTES = 512 << 20
 """Second moments held at once."""
+_CACHE = 1 << 20
+"""Bytes; smaller weights are not read from memory in every run."""
 _SHRINKS = np.linspace(1.0, 0.7, 7)
+
+
+def reads_weights_most(model: ir.Model) -> bool:
+    """Whether products are worth trying: their weights are most of the model and do not fit a second-level cache."""
+    model = model.copy()
+    static.simplify(model)
+    read = sum(_weight(node).size for node in dynamic.products(model))
+    floats = [tensor.values for tensor in ir.initializers(model).values() if tensor.values.dtype == np.float32]
+    return 2 * read >= sum(values.size for values in floats) and 4 * read >= _CACHE
 
 
 def quantize_weights(model: ir.Model, feeds: Feeds | None, scheme: Scheme) -> ir.Model:

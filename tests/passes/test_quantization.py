@@ -29,6 +29,9 @@ from passes.quantization import (
     saturates,
     sensitivity,
 )
+from passes.quantization.ranges import Observed
+from passes.quantization.reader_ranges import Reader, best
+from passes.quantization.weight_only import nearest
 
 RAW = Scheme(refine=False)
 
@@ -421,3 +424,63 @@ def test_excluded_nodes_run_in_float(tmp_path: Path) -> None:
     products = chain_of_three()
     found = kernels(quantize(products, inputs(products), replace(RAW, exclude=("h1",))), tmp_path)
     assert (found.count("Gemm") + found.count("FusedGemm"), found.count("QGemm")) == (1, 2)
+
+
+def test_weights_alone_take_4_bits_and_rounding_is_data_aware() -> None:
+    nodes = [
+        oh.make_node("Gemm", ["x", "w0", "b0"], ["h"], transB=1),
+        oh.make_node("Relu", ["h"], ["r"]),
+        oh.make_node("MatMul", ["r", "w1"], ["m"]),
+        oh.make_node("Add", ["m", "b1"], ["y"]),
+    ]
+    mixing = normal(5, 40, 40)  # correlated inputs: what one weight loses, another one makes up for
+    weights = {"w0": normal(0, 72, 40), "b0": normal(1, 72), "w1": normal(2, 72, 10), "b1": normal(3, 10)}
+    model = build(nodes, weights, ["n", 40], {"y": ["n", 10]})
+    values = (np.random.default_rng(4).standard_normal((300, 40)) @ mixing @ mixing).astype(np.float32)
+    feeds = Feeds.from_arrays({"x": values}, model)
+    scheme = Scheme(kind="weight-only")
+    rough, careful = (quantize(model, feeds, replace(scheme, refine=refine)) for refine in (False, True))
+    assert ops(careful).count("MatMulNBits") == 2
+    assert quantizable(model, "weight-only") == ["h", "y"]
+    errors = [max(model_drift(model, other, feeds).values()) for other in (rough, careful)]
+    assert errors[1] < 0.8 * errors[0] < 0.12
+    stand_in = fake_quantize_for_latency(model, scheme)
+    assert ops(stand_in) == ops(careful)
+    assert ops(quantize(model, feeds, replace(scheme, exclude=("h",)))).count("MatMulNBits") == 1
+
+
+def test_4_bit_levels_of_short_blocks_are_the_nearest() -> None:
+    matrix = normal(0, 5, 70).astype(np.float64)
+    levels, scales = nearest(matrix)
+    assert (levels.shape, scales.shape) == ((5, 70), (5, 3))
+    assert levels.min() >= -8 and levels.max() <= 7
+    steps = np.repeat(scales, 32, axis=1)[:, :70]
+    inside = (levels > -8) & (levels < 7)
+    assert inside.mean() > 0.8
+    assert (np.abs(levels * steps - matrix) <= 0.5 * np.abs(steps) + 1e-9)[inside].all()
+
+
+def test_ranges_are_judged_by_what_reads_them() -> None:
+    """An outlier that no weight looks at is clipped; one that carries the output is kept."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1, 200, 8)).astype(np.float32)
+    rows[0, :, 0] *= 30
+    blind, looking = np.ones((1, 4, 8), np.float32), np.ones((1, 4, 8), np.float32)
+    blind[:, :, 0] = 0.0
+    seen = Observed(float(rows.min()), float(rows.max()), np.zeros(0, np.float32))
+    assert best([Reader(rows, blind)], seen, symmetric=True)[1] < 0.25 * seen.high
+    assert best([Reader(rows, looking)], seen, symmetric=True)[1] > 0.75 * seen.high
+
+
+def test_automatic_ranges_drift_no_more_than_any_rule() -> None:
+    model = residual(16)
+    data = inputs(model)
+    found = {
+        rule: drift_on(model, quantize(model, data, replace(RAW, calibration=rule)), data)
+        for rule in ("minmax", "mse", "readers", "auto")
+    }
+    assert found["auto"] == min(found.values())
+
+
+def drift_on(model: ir.Model, other: ir.Model, feeds: Feeds) -> float:
+    return max(model_drift(model, other, feeds, batch=8, threads=1).values())
