@@ -65,7 +65,7 @@ class Runner:
         if self._session is not None:
             try:
                 values = self._session.run(self._computed, {name: call[name] for name in self._inputs})
-            except _RUNTIME_ERRORS as error:
+            except RUNTIME_ERRORS as error:
                 raise ModelError(f"the model does not run on this input: {one_line(error)}") from None
             found.update(zip(self._computed, values, strict=True))
         return found
@@ -87,7 +87,7 @@ def _errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
 
 
-_RUNTIME_ERRORS: tuple[type[Exception], ...] = _errors()
+RUNTIME_ERRORS: tuple[type[Exception], ...] = _errors()
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
@@ -106,7 +106,7 @@ def session(proto: onnx.ModelProto, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _FOLDED_BYTES)
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {one_line(error)}") from None
 
 

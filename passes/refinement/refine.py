@@ -21,7 +21,7 @@ from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.drift import padding
 from onnxprune.stats.feeds import Feeds
-from onnxprune.stats.runner import Runner
+from onnxprune.stats.runner import RUNTIME_ERRORS, Runner
 from passes.refinement.adam import Adam
 from passes.refinement.differentiate import Gradient, differentiate
 from passes.refinement.targets import Target, targets
@@ -102,11 +102,11 @@ def refine(
     goals = _comparable(dense, compressed, goals, first, chosen.threads)
     try:
         gradient = differentiate(compressed, [goal.name for goal in goals], first, threads=chosen.threads)
-    except ModelError:  # a form of an operator that the runtime's kernels do not take
-        gradient = None
-    if gradient is None:
+        if gradient is None:
+            return Refinement()
+        return _Descent(dense, compressed, goals, gradient, chosen).run(fit, check)
+    except (ModelError, *RUNTIME_ERRORS):  # sizes that depend on values, forms that the runtime's kernels do not take
         return Refinement()
-    return _Descent(dense, compressed, goals, gradient, chosen).run(fit, check)
 
 
 def _comparable(

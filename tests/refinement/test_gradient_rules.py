@@ -138,6 +138,21 @@ def test_gradients_are_central_differences(wanted: Case) -> None:
         assert slopes[name].shape == wanted.sizes[name]
 
 
+def test_gradients_of_grouped_transposed_convolutions_are_differences() -> None:
+    # linear in either operand, so a difference of any length is exact; the reference implementation has no groups
+    wanted = case("y = ConvTranspose<group=2, strides=[2, 1]>(x, w)", x=(2, 4, 3, 4), w=(4, 3, 2, 2))
+    values = _values(wanted)
+    gradient = differentiate(ir.from_proto(_proto(wanted, values)), ["y"], {}, threads=1)
+    assert gradient is not None
+    found = gradient.forward({}, values)
+    loss = np.random.default_rng(1).normal(size=found["y"].shape).astype(np.float32)
+    slopes = gradient.backward(found, values, {"y": loss})
+    for name, direction in _directions(wanted).items():
+        moved = values | {name: (values[name] + direction).astype(np.float32)}
+        change = gradient.forward({}, moved)["y"] - found["y"]
+        assert float((slopes[name] * direction).sum()) == pytest.approx(float((change * loss).sum()), rel=1e-3)
+
+
 def test_every_rule_has_a_case() -> None:
     assert set(RULES) <= {word.split("(")[0].split("<")[0] for one in CASES for word in one.text.split()}
 
