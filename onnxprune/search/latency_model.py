@@ -21,8 +21,10 @@ from onnxprune.search.clusters import Cluster, clusters, extract
 from onnxprune.search.solve import LatencyTerm
 from passes.structured_pruning.apply import delete
 
-JOINT_GROUPS = 2  # a cluster that touches more groups is priced as a sum of one-group effects
-GRID = 4  # widths that are measured along each axis of a joint table
+GRID = {2: 4, 3: 3}  # widths that are measured along each axis of a joint table of so many groups
+FEW_TRIPLES = 4
+"""With more clusters of three groups than this, the joint levels of three take the integer programme too long: then, and
+where a cluster has more groups, it is priced as a sum of one-group effects."""
 Build = Callable[[], bytes]
 Finish = Callable[[ir.Model], onnx.ModelProto]
 
@@ -100,14 +102,18 @@ def plan_table(
     builders: dict[str, Build] = {}
     known: dict[str, list[PricedCluster]] = {}
     first: dict[str, list[str]] = {}
-    for cluster in clusters(base, graph):
+    found = clusters(base, graph)
+    triples = sum(len(levels.keys() & cluster.groups) == 3 for cluster in found)
+    joint = 3 if triples <= FEW_TRIPLES else 2
+    for cluster in found:
         sub = extract(base, cluster, shapes)
         local = tuple(group for group in restricted(graph, sub) if group.name in levels)
         names = [group.name for group in local]
         signature = _signature(sub, local, shapes, levels)
         if signature not in known:
             known[signature] = [
-                _priced(sub, local, shapes, levels, axes, minus, finish, tag, builders) for axes, minus in _axes(names)
+                _priced(sub, local, shapes, levels, axes, minus, finish, tag, builders)
+                for axes, minus in _axes(names, joint)
             ]
             first[signature] = names
         branch = _branch(cluster, branch_of)
@@ -138,7 +144,7 @@ def _priced(
 ) -> PricedCluster:
     """One cluster over the widths of `axes`; adds what has to be measured to `builders`."""
     widths = tuple(levels[name] for name in axes)
-    grid = tuple(_spread(each, GRID if len(axes) > 1 else len(each)) for each in widths)
+    grid = tuple(_spread(each, GRID.get(len(axes), len(each))) for each in widths)
     keys = np.empty([len(each) for each in grid], object)
     for index in np.ndindex(*keys.shape):
         chosen = {name: each[i] for name, each, i in zip(axes, grid, index, strict=True)}
@@ -156,9 +162,9 @@ def _spread(widths: tuple[int, ...], most: int) -> tuple[int, ...]:
     return tuple(widths[i] for i in picks)
 
 
-def _axes(names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Which groups are priced together, and whether only the difference to the full cluster counts."""
-    if len(names) <= JOINT_GROUPS:
+def _axes(names: Sequence[str], joint: int) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Which groups are priced together, `joint` at most, and whether only the difference to the full cluster counts."""
+    if len(names) <= joint:
         yield tuple(names), False
         return
     yield (), False

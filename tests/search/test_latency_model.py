@@ -185,20 +185,50 @@ def three_groups() -> ir.Model:
     return model
 
 
-def test_more_than_two_groups_are_priced_one_by_one_against_the_full_cluster() -> None:
+@pytest.mark.parametrize("few", [0, 4])
+def test_clusters_of_three_groups(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jointly where there are few of them, else one by one against the full cluster."""
+    monkeypatch.setattr("onnxprune.search.latency_model.FEW_TRIPLES", few)
     model = three_groups()
     graph, shapes = channels.analyze(model), ir.shapes_for(model, {"x": (1, 6)})
     levels = {group.name: (group.width // 2, group.width) for group in graph.groups}
     assert len(levels) == 3
     found = plan_table(model, graph, shapes, levels, {}, ir.to_proto, "float")
-    assert [len(cluster.axes) for cluster in found.priced if cluster.minus is not None].count(1) >= 3
+    assert any(len(cluster.axes) == 3 for cluster in found.priced) == (few > 0)
+    assert any(cluster.minus is not None for cluster in found.priced) == (few == 0)
     terms = priced(found)
     for level in (dict(zip(levels, bits, strict=True)) for bits in np.ndindex(2, 2, 2)):
         keep = {name: np.arange(graph.group(name).width) < levels[name][at] for name, at in level.items()}
         pruned = model.copy()
         prune(pruned, graph, keep)
-        # each group alone enters these products, so the differences add up exactly
+        # each group alone enters these products, so that differences add up exactly too
         assert total(terms, level) == pytest.approx(ir.macs(pruned, ir.shapes_for(pruned, {"x": (1, 6)})))
+
+
+def test_three_groups_multiply_in_a_convolution_behind_a_concat() -> None:
+    """A sum of one-group effects would price the narrowest plan below zero."""
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 3, 8, 8] x) => (float[N, 2, 8, 8] y) {
+            a = Conv (x, wa)
+            b = Conv (x, wb)
+            ab = Concat <axis = 1> (a, b)
+            c = Conv (ab, wc)
+            y = Conv (c, wd)
+        }""")
+    for name, shape in {"wa": (8, 3), "wb": (8, 3), "wc": (8, 16), "wd": (2, 8)}.items():
+        proto.graph.initializer.append(
+            numpy_helper.from_array(rng.standard_normal((*shape, 1, 1)).astype(np.float32), name)
+        )
+    model = ir.from_proto(proto)
+    ir.infer_shapes(model)
+    found, levels = plan(model, dict.fromkeys(("wa:0", "wb:0", "wc:0"), (1, 4, 8)))
+    terms = priced(found)
+    assert min(float(term.seconds.min()) for term in terms) >= 0
+    keep = {name: np.arange(8) < widths[0] for name, widths in levels.items()}
+    prune(model, channels.analyze(model), keep)
+    assert total(terms, dict.fromkeys(levels, 0)) == pytest.approx(ir.macs(model, ir.shapes_for(model, SHAPE)))
 
 
 def test_a_cluster_lies_in_the_branch_of_its_contraction(residual: Residual) -> None:
