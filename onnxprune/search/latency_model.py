@@ -23,8 +23,8 @@ from passes.structured_pruning.apply import delete
 
 GRID = {2: 4, 3: 3}  # widths that are measured along each axis of a joint table of so many groups
 FEW_TRIPLES = 4
-"""With more clusters of three groups than this, the joint levels of three take the integer programme too long: then, and
-where a cluster has more groups, it is priced as a sum of one-group effects."""
+"""With more clusters of three groups than this, their joint levels take the integer programme too long: then, and where
+a cluster has more groups, it is priced as a sum of one-group effects."""
 Build = Callable[[], bytes]
 Finish = Callable[[ir.Model], onnx.ModelProto]
 
