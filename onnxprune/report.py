@@ -30,7 +30,10 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What was asked for: kind "ratio" (of the baseline's P50), "seconds", "macs", "prune-ratio", "spec" or "none"."""
+    """What was asked for. kind: "ratio" (of the baseline's P50) or "seconds"; "size" (a ratio) or "bytes"; "macs" (a
+    ratio) or "macs-count"; "drift" or "drop" (the lowest latency at that loss); "front" (so many models);
+    "prune-ratio", "spec" or "none".
+    """
 
     kind: str
     value: float
@@ -112,6 +115,20 @@ class EvalFacts:
 
 
 @dataclass(frozen=True)
+class FrontFacts:
+    """One model of a front, and what it was built by; latency and speedup per EP. `metric`: the user's own."""
+
+    output: ModelFacts
+    latency: Mapping[str, LatencyFacts]
+    speedup: Mapping[str, SpeedupFacts]
+    drift: float
+    metric: float | None
+    scheme: str
+    widths: Mapping[str, int]
+    dropped_branches: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LatencyTableFacts:
     """The latency table that the user named: looks at whole models that were taken from it, looks and operators that
     were measured because it did not have them, and the other hosts and runtimes that measured a part of it.
@@ -156,6 +173,8 @@ class Report:
     host: Mapping[str, Any]
     versions: Mapping[str, str]
     met: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """largest "size" in bytes, "macs", "drift" and "drop" that were accepted, where they were limited"""
     output: ModelFacts | None = None
     baseline: dict[str, LatencyFacts] = field(default_factory=dict)
     lossless: dict[str, LatencyFacts] = field(default_factory=dict)
@@ -165,6 +184,8 @@ class Report:
     """per EP: the lowest latency measured, as a ratio of the baseline"""
     macs_ratio: float | None = None
     params_ratio: float | None = None
+    front: list[FrontFacts] = field(default_factory=list)
+    """the slowest first"""
     drift: DriftFacts | None = None
     eval: EvalFacts | None = None
     scheme: str = "float"

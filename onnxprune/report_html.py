@@ -46,6 +46,7 @@ def render(report: Facts) -> str:
     title = _text(f"onnxprune: {_file_name(report['model']['path'])}")
     sections = (
         _section("Before and after", _table(result_rows(report))),
+        _section("Front", "".join(_fronts(report))),
         _section("Latency", "".join(_latencies(report))),
         _section("Groups", _groups(report["groups"])),
         _section("Dropped branches", _list(report["dropped_branches"])),
@@ -123,9 +124,21 @@ def _headline(report: Facts) -> str:
         lines.append(
             _text(f"{ep}: the lowest latency measured is {number_text(ratio, '.3f', 'x')} of the input model's")
         )
-    lines.append(_text(f"precision: {report['scheme']}"))
+    if not report.get("front"):
+        lines.append(_text(f"precision: {report['scheme']}"))
     content = "".join(f"<p>{line}</p>\n" for line in lines)
     return f'<div class="verdict {"met" if met else "missed"}">\n{content}</div>\n'
+
+
+def _fronts(report: Facts) -> Iterator[str]:
+    """Yields loss over latency of the models of a front, a picture an EP."""
+    models = report.get("front") or []
+    metric = report["eval"]["metric"] if report["eval"] else None
+    loss = [each["drift"] if metric is None else each["metric"] for each in models]
+    up = "relative output error" if metric is None else metric
+    for ep in models[0]["speedup"] if models and None not in loss else ():
+        points = [(each["speedup"][ep]["ratio"], value) for each, value in zip(models, loss, strict=True)]
+        yield report_svg.front(points, across=_text(f"latency on {ep} over the input model's"), up=_text(up))
 
 
 def _latencies(report: Facts) -> Iterator[str]:

@@ -52,6 +52,34 @@ def histogram(before: Facts, after: Facts, *, label: str) -> str:
     return f'<svg class="chart" {size}>\n' + "\n".join(parts) + "\n</svg>\n" + _beyond(arms, span[1])
 
 
+def front(points: Sequence[tuple[float, float]], *, across: str, up: str) -> str:
+    """Returns the models of a front as numbered points over two axes; nothing for fewer than two. Texts are HTML."""
+    if len(points) < 2:
+        return ""
+    places = [_scaled([point[axis] for point in points]) for axis in (0, 1)]
+    low, high = ([pick(point[axis] for point in points) for axis in (0, 1)] for pick in (min, max))
+    dots = []
+    for number, (x, y) in enumerate(zip(*places, strict=True), 1):
+        left, top = _across(x), _AXIS - 8 - y * (_AXIS - _TOP - 16)
+        dots.append(f'<circle class="after" cx="{left:.1f}" cy="{top:.1f}" r="4"></circle>')
+        dots.append(f'<text x="{left + 7:.1f}" y="{top + 4:.1f}">{number}</text>')
+    parts = [
+        f'<line class="axis" x1="{_SIDE}" x2="{_WIDTH - _SIDE}" y1="{_AXIS}" y2="{_AXIS}"></line>',
+        f'<text x="{_SIDE}" y="14">{up}, from {low[1]:.3g} to {high[1]:.3g}</text>',
+        f'<text x="{_SIDE}" y="{_AXIS + 18}">{low[0]:.3f}</text>',
+        f'<text x="{_WIDTH / 2}" y="{_AXIS + 18}" text-anchor="middle">{across}</text>',
+        f'<text x="{_WIDTH - _SIDE}" y="{_AXIS + 18}" text-anchor="end">{high[0]:.3f}</text>',
+    ]
+    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{up} over {across}"'
+    return f'<svg class="chart" {size}>\n' + "\n".join(parts + dots) + "\n</svg>\n"
+
+
+def _scaled(values: Sequence[float]) -> list[float]:
+    """Returns the places of values between the least, 0, and the largest, 1."""
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) if high > low else 0.5 for value in values]
+
+
 def _shares(runs: Sequence[float], low: float, high: float) -> list[float]:
     counts = [0] * _BINS
     for run in runs:

@@ -14,7 +14,11 @@ _SIZES = (("parameters", "params", count_text), ("MACs", "macs", count_text), ("
 
 
 def result_rows(report: Facts) -> list[Row]:
-    """Returns the before and after of a report: latency per EP, then size, then what the outputs lost."""
+    """Returns the before and after of a report: latency per EP, then size, then what the outputs lost. Of a front: a
+    row a model.
+    """
+    if report.get("front"):
+        return front_rows(report)
     rows: list[Row] = [("", "before", "after", "change")]
     for ep in report["result"]:
         rows.extend(_latency_rows(report, ep))
@@ -29,6 +33,23 @@ def result_rows(report: Facts) -> list[Row]:
         rows.append((metric["metric"], f"{metric['before']:.2f}", f"{metric['after']:.2f}", change))
     if drift:
         rows.append(("relative output error", "", number_text(drift["value"], ".4f"), ""))
+    return rows
+
+
+def front_rows(report: Facts) -> list[Row]:
+    """Returns one row a model of a front, the slowest first."""
+    eps, metric = list(report["front"][0]["latency"]), report.get("eval")
+    head = [text for ep in eps for text in (f"P50, {ep}", "change")]
+    rows: list[Row] = [("model", *head, "size", "MACs", "error", *([metric["metric"]] if metric else []))]
+    for number, each in enumerate(report["front"], 1):
+        times = [
+            text
+            for ep in eps
+            for text in (time_text(each["latency"][ep]["p50_ms"] / 1e3), speedup_text(each["speedup"][ep]))
+        ]
+        sizes = [bytes_text(each["output"]["bytes"]), count_text(each["output"]["macs"])]
+        own = [number_text(each["metric"], ".2f")] if metric else []
+        rows.append((str(number), *times, *sizes, number_text(each["drift"], ".4f"), *own))
     return rows
 
 
@@ -68,5 +89,11 @@ def target_text(target: Facts) -> str:
     return {
         "ratio": f"{value:g}x",
         "seconds": time_text(value),
+        "size": f"{value:g}x of the size",
+        "bytes": bytes_text(value),
         "macs": f"{value:g}x of the MACs",
+        "macs-count": f"{count_text(value)} MACs",
+        "drift": f"lowest latency at an error of at most {value:g}",
+        "drop": f"lowest latency at a drop of at most {value:g}",
+        "front": f"{value:g} models along the front",
     }.get(target["kind"], "")

@@ -1,4 +1,4 @@
-"""Quantities as users write them: `5ms`, `0.5x`, `8GB`, `30m`. A number without a unit is refused."""
+"""Quantities and names as users write them: `5ms`, `0.5x`, `8GB`, `30m`. A number without a unit is refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnxprune.errors import UsageError
 
@@ -24,6 +25,7 @@ _SIZES = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_COUNTS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,26 @@ class Target:
     def in_seconds(self, baseline: float) -> float:
         """Returns the target in seconds, for a baseline P50 in seconds."""
         return self.seconds if self.seconds is not None else self.value * baseline
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What a model may take of something: an absolute `amount`, or a `ratio` of the input model's; the other one is
+    None.
+    """
+
+    text: str
+    amount: float | None = None
+    ratio: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The amount, or the ratio of the input model's."""
+        return (self.ratio if self.amount is None else self.amount) or 0.0
+
+    def of(self, baseline: float) -> float:
+        """The amount, where the input model takes `baseline`."""
+        return self.amount if self.amount is not None else self.value * baseline
 
 
 def _split(what: str, text: str, forms: str) -> tuple[float, str]:
@@ -73,6 +95,11 @@ def _fraction(what: str, text: str, number: float) -> float:
     return number
 
 
+def numbered(path: Path, number: int) -> Path:
+    """The file of one model of a front: `STEM-1.onnx`, `STEM-2.onnx` for `STEM.onnx`."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
 def parse_target(text: str) -> Target:
     """Returns the latency target that `text` names: `5ms`, `800us`, `0.002s`, or `0.5x` of the baseline.
 
@@ -83,6 +110,26 @@ def parse_target(text: str) -> Target:
     if unit == "x":
         return Target(text.strip(), ratio=_fraction(what, text, number))
     return Target(text.strip(), seconds=_scaled(what, text, _TIMES, forms))
+
+
+def _amount(what: str, text: str, units: Mapping[str, float], forms: str) -> Amount:
+    number, unit = _split(what, text, forms)
+    if unit == "x":
+        return Amount(text.strip(), ratio=_fraction(what, text, number))
+    return Amount(text.strip(), amount=_scaled(what, text, units, forms))
+
+
+def parse_size(text: str) -> Amount:
+    """Returns the size of a model's files that `text` names: `2MB` (10^6 bytes), `800KiB`, or `0.5x` of the input's.
+
+    Raises UsageError where it has no unit, is not above zero, or is a ratio of 1 or more.
+    """
+    return _amount("target size", text, _SIZES, "2MB or 0.5x")
+
+
+def parse_macs(text: str) -> Amount:
+    """Returns the multiply-accumulates that `text` names: `100M` (10^6), `1.2G`, or `0.5x` of the input model's."""
+    return _amount("target MACs", text, _COUNTS, "100M or 0.5x")
 
 
 def parse_ratio(text: str, what: str = "ratio") -> float:

@@ -37,10 +37,13 @@ Evaluate = Callable[[Any], float]
 
 @dataclass(frozen=True)
 class Result:
-    """A compressed model and its report (see docs/report.md)."""
+    """A compressed model and its report (see docs/report.md). `models`: all models of a front, the slowest first;
+    `model` is the last of them.
+    """
 
     model: onnx.ModelProto
     report: dict[str, Any]
+    models: tuple[onnx.ModelProto, ...] = ()
 
 
 def compress(
@@ -56,13 +59,15 @@ def compress(
     progress: Progress | None = None,
     **options: Any,
 ) -> Result:
-    """Compresses a model to a measured latency target.
+    """Compresses a model to a measured latency target, to a size, to so many multiply-accumulates, to the lowest
+    latency within a limit of loss, or to a family of models along the front of latency and loss.
 
-    target_latency: "5ms", "800us", or "0.5x" of the input model's P50. calib_data: typical inputs, as arrays by input
-    name, an .npz or a folder. evaluate: FUNC(session) -> float, higher is better. options: the fields of
-    `onnxprune.api.compression.Request`, named like the options of the command line (threads, batch, input_shapes,
-    precision, drop_branches, max_drift, max_drop, effort, seed, best_effort, without, ...). output, report (JSON) and
-    html are files to write.
+    target_latency: "5ms", "800us", or "0.5x" of the input model's P50; target_size: "2MB" or "0.5x"; target_macs:
+    "100M" or "0.5x"; max_drift or max_drop alone: the lowest latency; pareto: how many models, written as `STEM-1.onnx`
+    and so on. calib_data: typical inputs, as arrays by input name, an .npz or a folder. evaluate: FUNC(session) ->
+    float, higher is better. options: the fields of `onnxprune.api.compression.Request`, named like the options of the
+    command line (threads, batch, input_shapes, precision, drop_branches, max_drift, max_drop, effort, seed,
+    best_effort, without, ...). output, report (JSON) and html are files to write.
 
     Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
     """
@@ -100,35 +105,42 @@ def prune(
 
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         request = pruning.Request(path=stored(model, Path(folder)), calib_data=calib_data, **options)
-        return _run(lambda told: pruning.run(request, told), output, report, progress)
+
+        def made(told: Progress) -> tuple[list[ir.Model], Report, OnnxpruneError | None]:
+            found, facts, error = pruning.run(request, told)
+            return [found] if found is not None else [], facts, error
+
+        return _run(made, output, report, progress)
 
 
 def _run(
-    work: Callable[[Progress], tuple[ir.Model | None, Report, OnnxpruneError | None]],
+    work: Callable[[Progress], tuple[Sequence[ir.Model], Report, OnnxpruneError | None]],
     output: str | Path | None,
     report: str | Path | None,
     progress: Progress | None,
     html: str | Path | None = None,
 ) -> Result:
-    """Runs, writes the reports first and the model last, and raises what the run ended with."""
+    """Runs, writes the reports first and the models last, and raises what the run ended with."""
     from onnxprune import report_html
     from onnxprune.search.stopwatch import Stopwatch
+    from onnxprune.units import numbered
 
     told = Stopwatch(progress or SilentProgress())
-    model, facts, error = work(told)
+    models, facts, error = work(told)
     facts.seconds, facts.stages = round(told.seconds, 3), told.stages
     if report is not None:
         Path(report).write_text(facts.to_json(), encoding="utf-8")
     plain = facts.to_dict()
     if html is not None:
         Path(html).write_text(report_html.render(plain), encoding="utf-8")
-    if model is not None and output is not None:
-        ir.save(model, Path(output), overwrite=True)
+    if output is not None:
+        for number, model in enumerate(models, 1):
+            ir.save(model, numbered(Path(output), number) if facts.front else Path(output), overwrite=True)
     if error is not None:
         error.report = plain  # type: ignore[attr-defined]
         raise error
-    assert model is not None
-    return Result(ir.to_proto(model), plain)
+    protos = tuple(ir.to_proto(model) for model in models)
+    return Result(protos[-1], plain, protos)
 
 
 def benchmark(

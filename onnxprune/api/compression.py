@@ -12,39 +12,46 @@ from typing import Any
 import onnxruntime as ort
 
 from onnxprune import ir
-from onnxprune.api import facts
-from onnxprune.api.analysis import largest_cause
+from onnxprune.api import facts, unmet
 from onnxprune.api.prediction import latency_model
 from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
 from onnxprune.report import EvalFacts, Report, TargetFacts
-from onnxprune.search.certify import Certificate, certify
+from onnxprune.search.acceptance import Acceptance
+from onnxprune.search.certify import certify
 from onnxprune.search.effort import effort
-from onnxprune.search.engine import Outcome, search
+from onnxprune.search.engine import search
 from onnxprune.search.finish import Finished
 from onnxprune.search.journal import Journal
-from onnxprune.search.options import PRECISIONS, SearchOptions
+from onnxprune.search.options import FASTER, PRECISIONS, SearchOptions
+from onnxprune.search.outcome import Outcome
 from onnxprune.search.plan import Plan
 from onnxprune.search.prepare import Prepared, prepare
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
-from onnxprune.units import parse_target
+from onnxprune.units import parse_macs, parse_size, parse_target
 from passes.quantization import is_quantized
 from runtime_bench import Bench, LatencyTable, Target
 from runtime_bench.table_file import read_named
 
 REFUSE_DRIFT = 0.5
+Made = tuple[Sequence[ir.Model], Report, OnnxpruneError | None]
+_ABSOLUTE = {"size": "bytes", "macs": "macs-count"}
+_ADVICE = "ask for less, give more calibration data, or allow a larger loss"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `onnxprune MODEL --target-latency ...` asks for; field names are option names. `without`: ingredients of the
+    """What `onnxprune MODEL --target-...` asks for; field names are option names. `without`: ingredients of the
     search to switch off, to see what they are worth (`onnxprune.search.options.INGREDIENTS`); no option has it.
     """
 
     path: Path
     target_latency: str | None = None
+    target_size: str | None = None
+    target_macs: str | None = None
+    pareto: int | None = None
     calib_data: Any = None
     eps: tuple[str, ...] = ("cpu",)
     ep_options: Mapping[str, str] = field(default_factory=dict)
@@ -76,16 +83,35 @@ class Request:
         """The drift above which a result is refused; the user's own metric takes its place where there is one."""
         return REFUSE_DRIFT if self.max_drift is None and self.evaluate is None else self.max_drift
 
+    def check(self) -> None:
+        """Raises UsageError where nothing is asked for, or what excludes each other."""
+        asked = [name for name in ("target_latency", "target_size", "target_macs") if getattr(self, name) is not None]
+        limited = self.max_drift is not None or self.max_drop is not None
+        if not asked and self.pareto is None and not limited:
+            raise UsageError(
+                "no target: give target_latency (5ms, 0.5x), target_size, target_macs, max_drift or pareto"
+            )
+        if self.pareto is not None and asked:
+            raise UsageError(f"pareto and {asked[0]} exclude each other; give one of them")
+        if self.pareto is not None and self.pareto < 2:
+            raise UsageError(f"pareto needs at least 2 models, not {self.pareto}")
+        if self.max_drop is not None and self.evaluate is None:
+            raise UsageError("max_drop needs a metric: give evaluate")
+        if self.best_effort and not asked:
+            raise UsageError("best_effort does nothing without a target that can be missed; leave it out")
+
     def search_options(self) -> SearchOptions:
         """The part that the search sees."""
-        if self.target_latency is None:
-            raise UsageError("no target: give target_latency, such as 5ms or 0.5x")
+        self.check()
         precisions = tuple(self.precision or PRECISIONS)
         wrong = [name for name in precisions if name not in PRECISIONS]
         if wrong:
             raise UsageError(f"unknown precision {wrong[0]!r}; choose among {', '.join(PRECISIONS)}")
         return SearchOptions(
-            goal=parse_target(self.target_latency),
+            goal=parse_target(self.target_latency) if self.target_latency else FASTER,
+            size=parse_size(self.target_size) if self.target_size else None,
+            macs=parse_macs(self.target_macs) if self.target_macs else None,
+            front=self.pareto or 0,
             precisions=precisions,
             drop_branches=self.drop_branches,
             criterion=self.criterion,
@@ -108,7 +134,7 @@ def targets(
     count = threads or physical_cores(os.cpu_count() or 1)
     return [
         Target(ep, options=tuple(options.items()), threads=count, batch=batch or 1, shapes=tuple(shapes.items()))
-        for ep in dict.fromkeys(eps)
+        for ep in eps
     ]
 
 
@@ -124,10 +150,12 @@ def physical_cores(logical: int) -> int:
         return usable
 
 
-def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
-    """Compresses. Returns the model (None where it must not be written), the report, and the error that ends it."""
+def run(request: Request, folder: Path, progress: Progress) -> Made:
+    """Compresses. Returns the models (none where nothing may be written), the report, and the error that ends it."""
     if request.pipeline is None:
         request.search_options()
+    elif any(value is not None for value in (request.target_size, request.target_macs, request.pareto)):
+        raise UsageError("a pipeline says itself what to do: target_size, target_macs and pareto need a search")
     if request.latency_table is not None:  # a wrong file must not cost a search
         read_named(Path(request.latency_table))
     made = targets(request.eps, request.threads, request.batch, {}, request.ep_options)
@@ -143,9 +171,7 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
     )
     made = [replace(target, shapes=tuple(prepared.input_shapes.items())) for target in made]
     _dump(request, prepared)
-    goal = parse_target(request.target_latency) if request.target_latency else None
-    asked = TargetFacts(goal.kind if goal else "none", goal.value if goal else 0.0, tuple(t.alias for t in made))
-    report = facts.new_report(prepared, asked, request.seed)
+    report = facts.new_report(prepared, _asked(request, [t.alias for t in made]), request.seed)
     if prepared.feeds.synthetic:
         report.notes.append("no calibration data: synthetic inputs were used, so drift says little about real data")
         progress.decide(report.notes[-1])
@@ -166,8 +192,37 @@ def run(request: Request, folder: Path, progress: Progress) -> tuple[ir.Model | 
                 "apart; `onnxprune prune` can narrow them"
             )
             progress.decide(report.notes[-1])
-        outcome = search(work)
-        return _conclude(request, prepared, work, outcome, report)
+        accepts = _acceptance(request, work, report)
+        report.limits = facts.limits(work, accepts)
+        return _conclude(request, prepared, work, search(work, accepts), report, accepts)
+
+
+def _acceptance(request: Request, work: Workspace, report: Report) -> Acceptance:
+    """What may be had: the user's own metric where there is one, else the drift."""
+    if request.evaluate is None or report.eval is None:
+        return Acceptance(request.drift_limit)
+    evaluate = request.evaluate
+
+    def metric(model: ir.Model) -> float:
+        work.progress.stage("evaluating", "a compressed model")
+        return _evaluated(evaluate, work.file(model, "evaluated"))
+
+    return Acceptance(request.drift_limit, request.max_drop, metric, report.eval.before)
+
+
+def _asked(request: Request, eps: Sequence[str]) -> TargetFacts:
+    """What decides, in the order of what a user would call the target."""
+    if request.target_latency is not None:
+        goal = parse_target(request.target_latency)
+        return TargetFacts(goal.kind, goal.value, tuple(eps))
+    for kind, text, parse in (("size", request.target_size, parse_size), ("macs", request.target_macs, parse_macs)):
+        if text is not None:
+            amount = parse(text)
+            return TargetFacts(kind if amount.amount is None else _ABSOLUTE[kind], amount.value, tuple(eps))
+    for kind, value in (("front", request.pareto), ("drop", request.max_drop), ("drift", request.max_drift)):
+        if value is not None and request.pipeline is None:
+            return TargetFacts(kind, value, tuple(eps))
+    return TargetFacts("none", 0.0, tuple(eps))
 
 
 def _dump(request: Request, prepared: Prepared) -> None:
@@ -185,7 +240,9 @@ def _workspace(
     progress: Progress,
     stack: contextlib.ExitStack,
 ) -> Workspace:
-    options = replace(request, target_latency=request.target_latency or "0.99x").search_options()
+    options = SearchOptions(seed=request.seed) if request.pipeline is not None else request.search_options()
+    if request.pipeline is not None and request.target_latency is not None:
+        options = replace(options, goal=parse_target(request.target_latency))
     work = Workspace.of(
         prepared,
         options,
@@ -203,8 +260,8 @@ def _workspace(
 
 
 def _conclude(
-    request: Request, prepared: Prepared, work: Workspace, outcome: Outcome, report: Report
-) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
+    request: Request, prepared: Prepared, work: Workspace, outcome: Outcome, report: Report, accepts: Acceptance
+) -> Made:
     report.search = work.rounds
     report.notes.extend(work.notes)
     facts.fill_latency_table(report, work)
@@ -214,47 +271,38 @@ def _conclude(
         report.floor = {target.alias: ratio for target, ratio in zip(work.targets, outcome.floor, strict=True)}
     if outcome.landing:
         report.notes.append(outcome.landing)
+    if request.pareto is not None and request.pipeline is None:
+        return _front(prepared, work, outcome, report, accepts)
     if outcome.finished is None:
-        return None, report, _not_met(work, outcome)
-    path = facts.fill_result(report, prepared, work, outcome.finished)
+        return [], report, unmet.error(work, outcome)
+    facts.fill_result(report, prepared, work, outcome.finished)
     report.latency_model = latency_model(work.rounds, report.scheme)
     if outcome.certificate is not None:
-        _fill_latency(report, work.targets, outcome.certificate)
-    error = _gate(request, work, outcome.finished, path, report)
-    if error is None and not outcome.met and not facts.reproduced(report, work, outcome.certificate):
-        error = _not_met(work, outcome)
+        facts.fill_latency(report, work.targets, outcome.certificate)
+    if report.eval is not None:
+        report.eval = replace(report.eval, after=accepts.metric(outcome.finished))
+    error: OnnxpruneError | None = None
+    refusal = accepts.refusal(outcome.finished)
+    if refusal is not None:
+        error = AccuracyError(f"{refusal}; {_ADVICE}")
+    elif not outcome.met and not facts.reproduced(report, work, outcome.certificate):
+        error = unmet.error(work, outcome)
     keep = error is None or (request.best_effort and isinstance(error, TargetNotMetError))
     if error is not None:
         report.met = False
-    return (outcome.finished.compressed if keep else None), report, (None if keep else error)
+    return ([outcome.finished.compressed] if keep else []), report, (None if keep else error)
 
 
-def _fill_latency(report: Report, targets: Sequence[Target], certificate: Certificate) -> None:
-    for target, comparison in zip(targets, certificate.comparisons, strict=True):
-        report.baseline[target.alias] = facts.latency_facts(comparison.arms[0])
-        report.lossless[target.alias] = facts.latency_facts(comparison.arms[1])
-        report.result[target.alias] = facts.latency_facts(comparison.arms[2])
-        report.speedup[target.alias] = facts.speedup_facts(comparison.arms[2])
-
-
-def _gate(request: Request, work: Workspace, done: Finished, path: Path, report: Report) -> OnnxpruneError | None:
-    """The accuracy gate: the user's metric where there is one, else the drift."""
-    if request.evaluate is not None and report.eval is not None:
-        work.progress.stage("evaluating", "the compressed model")
-        before, after = report.eval.before, _evaluated(request.evaluate, path)
-        report.eval = replace(report.eval, after=after)
-        if request.max_drop is not None and before - after > request.max_drop:
-            return AccuracyError(
-                f"the metric falls from {before:.4g} to {after:.4g}, more than --max-drop {request.max_drop:g}; "
-                "ask for a higher latency, or allow a larger drop"
-            )
-    limit = request.drift_limit
-    if limit is not None and not done.worst_drift <= limit:
-        return AccuracyError(
-            f"the outputs drift by {done.worst_drift:.3f}, more than {limit:g}; ask for a higher latency, "
-            "give more calibration data, or raise --max-drift"
+def _front(prepared: Prepared, work: Workspace, outcome: Outcome, report: Report, accepts: Acceptance) -> Made:
+    for finished, certificate in outcome.front:
+        path = work.file(finished.compressed, "output")
+        report.front.append(
+            facts.front_facts(prepared, path, finished, work.targets, certificate, accepts.metric(finished))
         )
-    return None
+    if outcome.front:
+        facts.fill_baseline(report, work.targets, outcome.front[0][1])
+        return [finished.compressed for finished, _ in outcome.front], report, None
+    return [], report, TargetNotMetError("no model within the limits is certified to be faster than the input model")
 
 
 def _evaluated(evaluate: Callable[[Any], float], path: Path) -> float:
@@ -264,32 +312,7 @@ def _evaluated(evaluate: Callable[[Any], float], path: Path) -> float:
     return float(evaluate(session))
 
 
-def _not_met(work: Workspace, outcome: Outcome) -> TargetNotMetError:
-    goal = work.options.goal
-    if outcome.floor is not None:
-        ratio, seconds = max(zip(outcome.floor, outcome.baseline_s, strict=True))
-        floor = f"the lowest latency measured is {ratio:.3f}x of the input model ({ratio * seconds * 1e3:.3g} ms)"
-        why = ""
-        if not work.graph.groups and not work.branches:
-            why = f"nothing in this model can be pruned: {largest_cause(work.graph.shares(work.base, work.shapes))}; "
-        return TargetNotMetError(f"the target {goal.text} cannot be met: {why}{floor}{_pinned(work.base)}")
-    assert outcome.certificate is not None
-    share = outcome.certificate.bound_here(goal)
-    return TargetNotMetError(
-        f"the target {goal.text} was not certified: the 95 % bound of the latency is {share:.3f} of it; "
-        "try again on a quieter machine, or ask for a little more"
-    )
-
-
-def _pinned(model: ir.Model) -> str:
-    """The hint for models whose weights are inputs with default values, which nothing may change."""
-    count = len(model.graph.inputs) - len(ir.feed_inputs(model))
-    return f"; {count} weights are graph inputs: --freeze-initializers makes them constants" if count else ""
-
-
-def _pipeline(
-    request: Request, prepared: Prepared, work: Workspace, report: Report
-) -> tuple[ir.Model | None, Report, OnnxpruneError | None]:
+def _pipeline(request: Request, prepared: Prepared, work: Workspace, report: Report) -> Made:
     """Runs exactly the passes that the user wrote, and measures what they give."""
     assert request.pipeline is not None
     context = PassContext(feeds=work.feeds, seed=request.seed)
@@ -299,4 +322,4 @@ def _pipeline(
     certificate = certify(work, work.file(model, "pipeline"))
     met = certificate.met(work.options.goal) if request.target_latency else True
     outcome = Outcome(met, done, certificate, None, (certificate.comparisons[0].baseline.timing.p50_ms * 1e-3,))
-    return _conclude(request, prepared, work, outcome, report)
+    return _conclude(request, prepared, work, outcome, report, _acceptance(request, work, report))

@@ -15,6 +15,7 @@ from onnxprune.channels import ChannelGraph
 from onnxprune.pipeline import PassRecord
 from onnxprune.report import (
     DriftFacts,
+    FrontFacts,
     GroupFacts,
     LatencyFacts,
     LatencyTableFacts,
@@ -26,13 +27,15 @@ from onnxprune.report import (
     SpeedupFacts,
     TargetFacts,
 )
+from onnxprune.search.acceptance import Acceptance
 from onnxprune.search.certify import Certificate
 from onnxprune.search.finish import Finished
 from onnxprune.search.prediction import Pair, rank_correlation
 from onnxprune.search.prepare import Prepared
 from onnxprune.search.pricing import scheme_name
+from onnxprune.search.resources import resources
 from onnxprune.search.workspace import Workspace
-from runtime_bench import Arm, versions
+from runtime_bench import Arm, Target, versions
 from runtime_bench.host import host
 
 DRIFT_METRIC = "relative output error on held-out samples"
@@ -132,6 +135,50 @@ def model_facts(
     counted = canonical if canonical is not None and any(map(ir.has_subgraph, nodes)) else model
     macs = ir.macs(counted, ir.shapes_for(counted, inputs))
     return ModelFacts(shown, digest.hexdigest(), len(nodes), ir.parameters(model), macs, total)
+
+
+def limits(work: Workspace, accepts: Acceptance) -> dict[str, float]:
+    """What the result may take and lose."""
+    found = {each.kind: each.limit for each in resources(work)}
+    losses = {"drift": accepts.max_drift, "drop": accepts.max_drop}
+    return found | {name: value for name, value in losses.items() if value is not None}
+
+
+def fill_baseline(report: Report, targets: Sequence[Target], certificate: Certificate) -> None:
+    """The latency of the input model, before and after the lossless passes."""
+    for target, comparison in zip(targets, certificate.comparisons, strict=True):
+        report.baseline[target.alias] = latency_facts(comparison.arms[0])
+        report.lossless[target.alias] = latency_facts(comparison.arms[1])
+
+
+def fill_latency(report: Report, targets: Sequence[Target], certificate: Certificate) -> None:
+    """All that was certified about one result."""
+    fill_baseline(report, targets, certificate)
+    for target, comparison in zip(targets, certificate.comparisons, strict=True):
+        report.result[target.alias] = latency_facts(comparison.arms[2])
+        report.speedup[target.alias] = speedup_facts(comparison.arms[2])
+
+
+def front_facts(
+    prepared: Prepared,
+    path: Path,
+    done: Finished,
+    targets: Sequence[Target],
+    certificate: Certificate,
+    metric: float | None,
+) -> FrontFacts:
+    """One model of a front that is stored at `path`."""
+    arms = {t.alias: comparison.arms[2] for t, comparison in zip(targets, certificate.comparisons, strict=True)}
+    return FrontFacts(
+        output=model_facts(done.compressed, path, prepared.input_shapes, None),
+        latency={alias: latency_facts(arm) for alias, arm in arms.items()},
+        speedup={alias: speedup_facts(arm) for alias, arm in arms.items()},
+        drift=done.worst_drift,
+        metric=metric,
+        scheme=scheme_name(done.plan.scheme),
+        widths=done.plan.widths,
+        dropped_branches=done.dropped,
+    )
 
 
 def latency_facts(arm: Arm) -> LatencyFacts:

@@ -11,21 +11,31 @@ from onnxprune.cli import params
 from onnxprune.cli.job import Job
 from onnxprune.cli.paths import check_input
 from onnxprune.errors import UsageError
-from onnxprune.units import Target
+from onnxprune.units import numbered
 
 
 @click.command("", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("model", type=params.FILE)
 @params.output
 @click.option("--target-latency", type=params.TARGET, metavar="5ms|0.5x", help="What to reach: a P50, or a ratio.")
+@click.option("--target-size", type=params.SIZE, metavar="2MB|0.5x", help="Largest size of the model's files.")
+@click.option("--target-macs", type=params.MACS, metavar="100M|0.5x", help="Most multiply-accumulates.")
 @params.calibration
 @params.measuring
 @click.option("--eval", "eval_function", metavar="FILE.py:FUNC", help="FUNC(session) -> float, higher is better.")
 @click.option("--eval-data", type=params.FILE, metavar="NPZ", help="Inputs and labels to evaluate on instead.")
 @click.option("--labels", metavar="KEY", help="Name of the labels in --eval-data.")
 @click.option("--metric", type=click.Choice(["top1", "top5", "pearson"]), help="Metric for --eval-data, in percent.")
-@click.option("--max-drop", type=params.NUMBER, metavar="D", help="Largest allowed loss of the metric.")
-@click.option("--max-drift", type=params.NUMBER, metavar="D", help="Largest allowed relative output error.")
+@click.option(
+    "--max-drop", type=params.NUMBER, metavar="D", help="Largest loss of the metric; alone: go as fast as it allows."
+)
+@click.option(
+    "--max-drift",
+    type=params.NUMBER,
+    metavar="D",
+    help="Largest relative output error; alone: go as fast as it allows.",
+)
+@click.option("--pareto", type=click.IntRange(min=2), metavar="N", help="N models from little loss to low latency.")
 @click.option(
     "--precision",
     type=params.PRECISION_LIST,
@@ -75,15 +85,15 @@ def _with_config(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
 def _run(given: dict[str, Any]) -> int:
     model: Path = given["model"]
     check_input(model, "model")
-    if given["target_latency"] is None and given["pipeline"] is None:
-        raise UsageError("no target: add --target-latency, such as 5ms or 0.5x")
+    _check_goal(given)
     output = given["output"] or Path(f"{model.stem}.onnxprune.onnx")
+    count = given["pareto"] or 0
     job = Job("compress", given)
     job.reads(
         model=model, calibration=given["calib_data"], evaluation=given["eval_data"], configuration=given["config"]
     )
     job.writes(
-        output=None if given["dry_run"] else output,
+        output=None if given["dry_run"] or count else output,
         report=given["report"],
         **{
             "HTML report": given["html"],
@@ -91,6 +101,7 @@ def _run(given: dict[str, Any]) -> int:
             "text form": given["dump_ir"],
         },
     )
+    job.writes_front([] if given["dry_run"] else [numbered(output, number) for number in range(1, count + 1)])
     job.extends(latency_table=given["latency_table"])
     evaluate = _evaluation(given)
     with job:
@@ -99,13 +110,29 @@ def _run(given: dict[str, Any]) -> int:
     return 0
 
 
+def _check_goal(given: dict[str, Any]) -> None:
+    """Raises UsageError where nothing is asked for, or what excludes each other."""
+    targets = [f"--target-{kind}" for kind in ("latency", "size", "macs") if given[f"target_{kind}"] is not None]
+    searched = [*targets[1 if given["target_latency"] else 0 :], *(["--pareto"] if given["pareto"] else [])]
+    if given["pipeline"] is not None and searched:
+        raise UsageError(f"--pipeline and {searched[0]} exclude each other; give one of them")
+    if given["pareto"] is not None and targets:
+        raise UsageError(f"--pareto and {targets[0]} exclude each other; give one of them")
+    limited = given["max_drop"] is not None or given["max_drift"] is not None
+    if not targets and not limited and given["pareto"] is None and given["pipeline"] is None:
+        raise UsageError("no target: add --target-latency, such as 5ms or 0.5x, --target-size, --max-drift or --pareto")
+    if given["best_effort"] and not targets and given["pipeline"] is None:
+        raise UsageError("--best-effort does nothing without a target that can be missed; leave it out")
+
+
 def _options(given: dict[str, Any], job: Job, output: Path) -> dict[str, Any]:
     """Returns the keyword arguments of `api.compress`, as JSON."""
-    target: Target | None = given["target_latency"]
+    targets = {name: given[name] for name in ("target_latency", "target_size", "target_macs")}
     return {
         **job.shared_options(),
         "output": None if given["dry_run"] else job.staged(output),
-        "target_latency": None if target is None else target.text,
+        **{name: None if target is None else target.text for name, target in targets.items()},
+        "pareto": given["pareto"],
         "max_drop": given["max_drop"],
         "max_drift": given["max_drift"],
         "precision": given["precision"],

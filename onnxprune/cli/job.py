@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ class Job:
         self._given = given
         self._reads: dict[str, Path | None] = {}
         self._writes: dict[str, Path | None] = {}
+        self._front: list[Path] = []
         self._staging = Staging(overwrite=given.get("overwrite", False))
         if all(given[name] for name in _EXCLUSIVE):
             raise UsageError("--quiet and --verbose exclude each other; give one of them")
@@ -41,11 +43,20 @@ class Job:
         self._writes = paths
         check_outputs(paths, inputs=self._reads.values(), overwrite=self._given.get("overwrite", False))
 
+    def writes_front(self, paths: Sequence[Path]) -> None:
+        """Checks the files of the models of a front, of which the run may write fewer."""
+        self._front = list(paths)
+        known = {what: path for what, path in self._writes.items() if path is not None}
+        models: dict[str, Path | None] = {f"model {number}": path for number, path in enumerate(paths, 1)}
+        check_outputs({**known, **models}, inputs=self._reads.values(), overwrite=self._given.get("overwrite", False))
+        for path in paths:
+            self.staged(path)
+
     def extends(self, **paths: Path | None) -> None:
         """Checks the files that the run reads and adds to, by what they are, after those it reads and writes."""
         for what, path in paths.items():
             if path is not None:
-                others = (*self._reads.values(), *self._writes.values())
+                others = (*self._reads.values(), *self._writes.values(), *self._front)
                 check_extended(path, what.replace("_", " "), others=others)
 
     def __enter__(self) -> Self:
@@ -99,24 +110,28 @@ class Job:
 
     def _commit(self) -> None:
         output, report = self._writes.get("output"), self._writes.get("report")
-        if report is not None and output is not None:
-            _name_output(Path(self.staged(report) or ""), output)
+        if report is not None and (output is not None or self._front):
+            _name_outputs(Path(self.staged(report) or ""), output, self._front)
         others = [path for what, path in self._writes.items() if what != "output"]
-        self._staging.commit(*others, output)
+        self._staging.commit(*others, *self._front, output)
 
     def show_result(self, report: dict[str, Any]) -> None:
         """Prints the before and after of a compression on stdout."""
         if not self._given["quiet"]:
             tables.show(result_rows(report))
-            for line in tables.result_lines(report, self._writes.get("output")):
+            front: list[Path | None] = [*self._front[: len(report.get("front", ()))]]
+            for line in tables.result_lines(report, front or [self._writes.get("output")]):
                 tables.say(line)
 
 
-def _name_output(report: Path, output: Path) -> None:
-    """Puts the name that the model will have into the report; it was written under a temporary one."""
+def _name_outputs(report: Path, output: Path | None, front: Sequence[Path]) -> None:
+    """Puts the names that models will have into the report; they were written under temporary ones."""
     if not report.exists():
         return
     content = json.loads(report.read_text(encoding="utf-8"))
-    if content.get("output"):
-        content["output"]["path"] = str(output)
-        report.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    found: list[tuple[Any, Path | None]] = [(content.get("output"), output)]
+    found += [(each["output"], path) for each, path in zip(content.get("front", ()), front, strict=False)]
+    for facts, path in found:
+        if facts and path is not None:
+            facts["path"] = str(path)
+    report.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -55,14 +55,15 @@ def show(rows: Sequence[Row], left: Collection[int] = (0,), loose: Collection[in
     console.print(table)
 
 
-def result_lines(report: Facts, output: Path | None) -> Iterator[str]:
-    """Yields what is said below the table: notes, the target, and where the model is."""
+def result_lines(report: Facts, outputs: Sequence[Path | None]) -> Iterator[str]:
+    """Yields what is said below the table: notes, the target, and where the models are."""
     yield from report.get("notes", ())
     asked = target_text(report["target"])
     if asked:
         yield f"target {asked}: {'met' if report['met'] else 'NOT met'}, in {report['seconds']:.0f} s"
-    if output is not None:
-        yield f"wrote {output}"
+    for output in outputs:
+        if output is not None:
+            yield f"wrote {output}"
 
 
 def drift_rows(result: Facts) -> list[Row]:

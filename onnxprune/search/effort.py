@@ -24,14 +24,43 @@ class Effort:
     """plans that are compensated quickly, to rank them"""
     finalists: int
     """plans that are finished, to keep the best"""
+    trials: int
+    """models that are finished to find the lowest latency within a limit of loss"""
 
 
 EFFORTS = {
     row.name: row
     for row in (
-        Effort("fast", probe_samples=24, fitting_samples=256, refinement=2e11, rounds=4, rehearsals=0, finalists=1),
-        Effort("normal", probe_samples=48, fitting_samples=1024, refinement=2e12, rounds=6, rehearsals=6, finalists=2),
-        Effort("best", probe_samples=64, fitting_samples=2048, refinement=1e13, rounds=10, rehearsals=16, finalists=4),
+        Effort(
+            "fast",
+            probe_samples=24,
+            fitting_samples=256,
+            refinement=2e11,
+            rounds=4,
+            rehearsals=0,
+            finalists=1,
+            trials=3,
+        ),
+        Effort(
+            "normal",
+            probe_samples=48,
+            fitting_samples=1024,
+            refinement=2e12,
+            rounds=6,
+            rehearsals=6,
+            finalists=2,
+            trials=5,
+        ),
+        Effort(
+            "best",
+            probe_samples=64,
+            fitting_samples=2048,
+            refinement=1e13,
+            rounds=10,
+            rehearsals=16,
+            finalists=4,
+            trials=8,
+        ),
     )
 }
 NORMAL = EFFORTS["normal"]

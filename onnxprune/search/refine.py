@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from onnxprune import ir
 from onnxprune.errors import OnnxpruneError
 from onnxprune.search.calibration import Calibration, fit_calibration
 from onnxprune.search.plan import Plan, chosen_branches, keep_masks, narrowed
 from onnxprune.search.pricing import price, scheme_name
+from onnxprune.search.resources import Resource
 from onnxprune.search.sensitivity import Sensitivity
 from onnxprune.search.solve import LatencyTerm, Problem, Solution, cheapest, evaluate, solve
 from onnxprune.search.workspace import Workspace
@@ -30,17 +32,22 @@ CLOSE = (0.965, 0.994)
 
 CONFIRMED = 0.997
 """Share of the target that the bound of a plan confirmed in fresh processes may take."""
+<<<<<<< HEAD
 CALIBRATED = ((1.0, 0.0), (0.75, 1 / 6), (0.45, 1 / 3))
 """Whole models that the sum of the table is calibrated on: how far up the levels of every group, and the share of
 branches that is dropped."""
+=======
+EXACT = 1 - 1e-4
+"""The part of what is counted that a round aims at: the tolerance of the solver must not cross the limit."""
+>>>>>>> 9c88173 (Ask for a size, for MACs, for the lowest latency at a loss, or for a whole front)
 LARGEST_FACTOR = 3.0
 """How far off a prediction may be before the search gives up."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan that was measured: its latency over the input model's on every target, the predicted error, and the
-    solution.
+    """A plan that was measured: its latency over the input model's on every target, the predicted error, the solution,
+    and what it takes of every resource with a limit.
     """
 
     plan: Plan
@@ -48,6 +55,7 @@ class Candidate:
     ratios: tuple[float, ...]
     error: float
     confirmed: bool = False
+    taken: tuple[float, ...] = ()
 
     def share(self, limits: Sequence[float]) -> float:
         """The largest measured latency as a share of its limit: at most 1 fits."""
@@ -57,7 +65,8 @@ class Candidate:
 @dataclass
 class SchemeSearch:
     """The search in one scheme. `goal`: target ratios to the input model, `baseline_s`: its seconds, one entry a
-    target.
+    target. `resources`: what else is limited; `room`: the part of each limit that candidates may take, since a finished
+    model has more bytes than its candidate. `terms` and `calibrations`: of every target, then of every resource.
     """
 
     work: Workspace
@@ -66,6 +75,8 @@ class SchemeSearch:
     goal: tuple[float, ...]
     baseline_s: tuple[float, ...]
     scheme_error: float = 0.0
+    resources: tuple[Resource, ...] = ()
+    room: tuple[float, ...] = ()
     terms: tuple[tuple[LatencyTerm, ...], ...] = ()
     calibrations: tuple[Calibration, ...] = ()
     tried: list[Candidate] = field(default_factory=list)
@@ -75,6 +86,25 @@ class SchemeSearch:
         """The target ratios as quick looks see them: what fresh processes are known to add is taken off."""
         return tuple(goal / bias for goal, bias in zip(self.goal, self.work.bias, strict=True))
 
+    def __post_init__(self) -> None:
+        self.room = self.room or (1.0,) * len(self.resources)
+
+    def fits(self, candidate: Candidate, share: float = CLOSE[1]) -> bool:
+        """Whether a candidate takes at most `share` of every latency target, and no more than there is of the rest. The
+        latency of a confirmed one is an upper bound already, so it may take the whole target.
+        """
+        return (
+            candidate.share(self.limits) <= (CONFIRMED if candidate.confirmed else share) and self.used(candidate) <= 1
+        )
+
+    def used(self, candidate: Candidate) -> float:
+        """The largest part of a resource's limit that a candidate takes; 0 where none is limited."""
+        return max((taken / limit for taken, limit in zip(candidate.taken, self._allowed, strict=True)), default=0.0)
+
+    @property
+    def _allowed(self) -> list[float]:
+        return [resource.limit * room for resource, room in zip(self.resources, self.room, strict=True)]
+
     def prepare(self) -> None:
         """Prices every level from the table, and calibrates the sum on whole models."""
         tell = self._tell("pricing levels")
@@ -83,12 +113,25 @@ class SchemeSearch:
             price(self.work, table, self.sensitivity.levels, self.sensitivity.branch_of_node, self.scheme, tell)
             for table in self.work.tables
         )
+<<<<<<< HEAD
         points = [self.measure(solution) for solution in self._whole_models()]
+=======
+        self.terms += tuple(each.terms(self.work, self.sensitivity, self.scheme) for each in self.resources)
+        problem = self.problem(tuple(0.0 for _ in self.terms))
+        full = evaluate(problem, {c.group: len(c.widths) - 1 for c in problem.choices}, 0)
+        half = evaluate(
+            problem, {c.group: (len(c.widths) - 1) // 2 for c in problem.choices}, len(problem.branch_error) // 3
+        )
+        points = [self.measure(full)]
+        if half.level != full.level or half.dropped:
+            points.append(self.measure(half))
+>>>>>>> 9c88173 (Ask for a size, for MACs, for the lowest latency at a loss, or for a whole front)
         self.calibrations = tuple(
-            fit_calibration([p.solution.seconds[i] for p in points], [p.ratios[i] * self.baseline_s[i] for p in points])
+            fit_calibration([p.solution.seconds[i] for p in points], [self._measures(p)[i] for p in points])
             for i in range(len(self.terms))
         )
 
+<<<<<<< HEAD
     def _whole_models(self) -> list[Solution]:
         """What the sum is calibrated on: full width, and down to half of everything, without repetition."""
         problem = self.problem(tuple(0.0 for _ in self.terms))
@@ -99,17 +142,22 @@ class SchemeSearch:
             if all(solution.level != other.level or solution.dropped != other.dropped for other in found):
                 found.append(solution)
         return found
+=======
+    def _measures(self, candidate: Candidate) -> list[float]:
+        """Seconds on every target, then what is taken of every resource: what `terms` predict."""
+        seconds = [ratio * baseline for ratio, baseline in zip(candidate.ratios, self.baseline_s, strict=True)]
+        return [*seconds, *candidate.taken]
+>>>>>>> 9c88173 (Ask for a size, for MACs, for the lowest latency at a loss, or for a whole front)
 
     def problem(self, budget: tuple[float, ...]) -> Problem:
         """The integer programme for budgets in table seconds."""
         return Problem(self.sensitivity.choices, self.sensitivity.drops.steps, self.terms, budget)
 
     def solve(self, factor: float = 1.0) -> Solution | None:
-        """The best plan predicted to take `factor` times the target."""
-        budget = tuple(
-            calibration.budget(limit * seconds * factor)
-            for calibration, limit, seconds in zip(self.calibrations, self.limits, self.baseline_s, strict=True)
-        )
+        """The best plan predicted to take `factor` times the latency target, and what there is of the rest."""
+        limits = [limit * seconds * factor for limit, seconds in zip(self.limits, self.baseline_s, strict=True)]
+        limits += [allowed * EXACT for allowed in self._allowed]
+        budget = tuple(c.budget(limit) for c, limit in zip(self.calibrations, limits, strict=True))
         return solve(self.problem(budget), cut_off=self.work.cut_off) if min(budget) > 0 else None
 
     def plan(self, solution: Solution) -> Plan:
@@ -126,18 +174,35 @@ class SchemeSearch:
     def measure(self, solution: Solution) -> Candidate:
         """Builds the plan of a solution quickly and measures it."""
         plan = self.plan(solution)
-        candidate = Candidate(plan, solution, self.work.ratios(self._file(plan)), solution.error + self.scheme_error)
+        model, path = self._built(plan)
+        taken = tuple(each.taken(self.work, model, path) for each in self.resources)
+        error = solution.error + self.scheme_error
+        candidate = Candidate(plan, solution, self.work.ratios(path), error, taken=taken)
+        self._recount(candidate)
         self.tried.append(candidate)
         self.work.rounds.append(self._entry(candidate))
         return candidate
 
-    def _file(self, plan: Plan) -> Path:
+    def _recount(self, candidate: Candidate) -> None:
+        """Moves the calibration of every resource so that it is right for this candidate."""
+        if not self.calibrations:
+            return
+        first = len(self.calibrations) - len(self.resources)
+        counted = [
+            replace(known, offset=taken - known.scale * predicted)
+            for known, taken, predicted in zip(
+                self.calibrations[first:], candidate.taken, candidate.solution.seconds[first:], strict=True
+            )
+        ]
+        self.calibrations = (*self.calibrations[:first], *counted)
+
+    def _built(self, plan: Plan) -> tuple[ir.Model, Path]:
         """The model of a plan with sliced weights and cheap ranges: right in structure, and so in latency."""
         keep = keep_masks(plan, self.sensitivity.curves)
         model, _ = narrowed(self.work.base, self.work.graph, keep, chosen_branches(self.work.branches, plan))
         if self.scheme is not None:
             model = fake_quantize_for_latency(model, self.scheme, self.work.probe_feeds().take(range(2)))
-        return self.work.file(model, "candidate")
+        return model, self.work.file(model, "candidate")
 
     def confirm(self, candidate: Candidate) -> Candidate:
         """The candidate with its latency measured in fresh processes, as certification will do it.
@@ -145,7 +210,7 @@ class SchemeSearch:
         What that differs from the quick look corrects every later quick look of this search.
         """
         self._tell("confirming")("in fresh processes")
-        found = self.work.fresh_ratios(self._file(candidate.plan))
+        found = self.work.fresh_ratios(self._built(candidate.plan)[1])
         self.work.bias = tuple(ratio / quick for (ratio, _), quick in zip(found, candidate.ratios, strict=True))
         bounds = tuple(bound / bias for (_, bound), bias in zip(found, self.work.bias, strict=True))
         confirmed = replace(candidate, ratios=bounds, confirmed=True)
@@ -167,6 +232,7 @@ class SchemeSearch:
             "predicted_ratio": predicted,
             "measured_ratio": list(candidate.ratios),
             "predicted_error": candidate.error,
+            **{each.kind: taken for each, taken in zip(self.resources, candidate.taken, strict=True)},
         }
 
     def refine(self) -> Candidate | None:
@@ -186,8 +252,11 @@ class SchemeSearch:
             if solution is None:  # predicted to be impossible; the prediction may be too high
                 fits, factor = factor, min(1.15 * factor, (factor + misses) / 2)
             else:
-                share = self._measured(solution).share(self.limits)
-                if CLOSE[0] <= share <= CLOSE[1]:
+                candidate = self._measured(solution)
+                share, used = candidate.share(self.limits), self.used(candidate)
+                if used > 1:  # counted now, so the next one fits
+                    continue
+                if share <= CLOSE[1] and max(share, used) >= CLOSE[0]:
                     break
                 fits, misses = (fits, min(misses, factor)) if share > CLOSE[1] else (max(fits, factor), misses)
                 factor = _between(fits, factor * LANDING / share, misses)
@@ -200,12 +269,8 @@ class SchemeSearch:
         return next((c for c in self.tried if c.plan == plan), None) or self.measure(solution)
 
     def best(self, share: float = CLOSE[1]) -> Candidate | None:
-        """The measured candidate with the least predicted error that takes at most `share` of every target.
-
-        The latency of a confirmed one is an upper bound already, so it may take the whole target.
-        """
-        fitting = [c for c in self.tried if c.share(self.limits) <= (CONFIRMED if c.confirmed else share)]
-        return min(fitting, key=lambda c: c.error, default=None)
+        """The measured candidate with the least predicted error that fits, with at most `share` of every target."""
+        return min((c for c in self.tried if self.fits(c, share)), key=lambda c: c.error, default=None)
 
     def floor(self) -> None:
         """Measures the narrowest plan of all, where it can be built."""

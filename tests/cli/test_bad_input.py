@@ -17,6 +17,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "m.onnx").write_bytes(b"not looked at")
     (tmp_path / "calib.npz").write_bytes(b"not looked at")
     (tmp_path / "old.onnx").write_bytes(b"old")
+    (tmp_path / "front-2.onnx").write_bytes(b"old")
     (tmp_path / "bad.toml").write_text("target_latency = \n")
     (tmp_path / "unknown.toml").write_text('speed = "9x"\n')
     (tmp_path / "value.toml").write_text('target_latency = "5"\n')
@@ -40,6 +41,16 @@ def listing(folder: Path) -> dict[str, int]:
 CASES = [
     ("", "no model given"),
     ("m.onnx", "no target"),
+    ("m.onnx --eval-data calib.npz --labels y --metric top1", "no target"),
+    ("m.onnx --target-size 5", "no unit"),
+    ("m.onnx --target-size 5ms", "unknown unit"),
+    ("m.onnx --target-macs 3x", "under 1x"),
+    ("m.onnx --pareto 1", "--pareto"),
+    ("m.onnx --pareto 3 --target-size 1MB", "--pareto and --target-size exclude each other"),
+    ("m.onnx --pareto 3 -o front.onnx", "model 2 front-2.onnx exists"),
+    ("m.onnx --pipeline constant-folding --target-macs 0.5x", "--pipeline and --target-macs exclude each other"),
+    ("m.onnx --max-drift 0.1 --best-effort", "--best-effort does nothing"),
+    ("m.onnx --target-latency 5ms --effort huge", "--effort"),
     ("gone.onnx --target-latency 5ms", "does not exist"),
     ("m.onnx/x --target-latency 5ms", "does not exist"),
     ("folder --target-latency 5ms", "is a directory"),

@@ -12,6 +12,7 @@ import pytest
 from onnxprune.cli import main, supervise
 from onnxprune.cli.signals import Stopped
 from onnxprune.errors import AccuracyError, LimitError, TargetNotMetError
+from onnxprune.units import numbered
 
 FACTS = {"path": "m.onnx", "sha256": "0", "nodes": 20, "params": 41_200, "macs": 15_000_000, "bytes": 170_000}
 TIMING = {"p50_ms": 1.9, "p90_ms": 2.0, "p99_ms": 2.4, "p50_upper95_ms": 1.93, "n": 100, "raw_s": []}
@@ -50,7 +51,9 @@ class Engine:
         if options.get("html"):
             Path(options["html"]).write_text("<!DOCTYPE html>")
         if options.get("output") and self.writes_model:
-            Path(options["output"]).write_bytes(b"small")
+            front = self.result.get("front", ())
+            for path in [numbered(Path(options["output"]), n + 1) for n in range(len(front))] or [options["output"]]:
+                Path(path).write_bytes(b"small")
         if self.side_file:
             Path(options["output"] + ".data").write_bytes(b"weights")
         if self.error is not None:
@@ -71,6 +74,25 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {"m.onnx", "c.npz", "sub"}
+
+
+def test_a_front_moves_as_many_files_as_there_are_models(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three were asked for, two were worth it."""
+    speedup = REPORT["speedup"]["cpu"]
+    latency = {"cpu": REPORT["result"]["cpu"]}
+    model = {"output": {**FACTS, "path": "staged"}, "latency": latency, "drift": 0.01, "metric": 98.0}
+    fast = {**model, "drift": 0.2, "metric": 90.5, "speedup": {"cpu": {**speedup, "ratio": 0.2}}}
+    front = [{**model, "speedup": {"cpu": speedup}}, fast]
+    target = {"kind": "front", "value": 3, "ep": ["cpu"]}
+    engine.result = {**REPORT, "target": target, "front": front, "output": None, "result": {}}
+    assert main(["m.onnx", "--pareto", "3", "-o", "f.onnx", "--report", "r.json"]) == 0
+    assert names(tmp_path) == {"f-1.onnx", "f-2.onnx", "r.json"}
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert [each["output"]["path"] for each in written["front"]] == ["f-1.onnx", "f-2.onnx"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[-2:] == ["0.2000", "90.50"] and lines[-2:] == ["wrote f-1.onnx", "wrote f-2.onnx"]
 
 
 def test_compress_writes_model_and_report_and_shows_the_table(
@@ -111,6 +133,9 @@ def test_compress_hands_on_every_option(engine: Engine) -> None:
         "threads": None,
         "batch": 4,
         "input_shapes": {"x": [1, 3, 8, 8]},
+        "target_size": None,
+        "target_macs": None,
+        "pareto": None,
         "max_drop": None,
         "max_drift": 0.3,
         "precision": ["fp32"],

@@ -1,0 +1,111 @@
+"""All schemes of one search over the same evidence: sensitivities, prices and calibrations serve every goal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxprune.errors import OnnxpruneError
+from onnxprune.search.finish import Finished, finish
+from onnxprune.search.plan import keep_masks
+from onnxprune.search.pricing import branch_seconds, scheme_name
+from onnxprune.search.refine import CLOSE, CONFIRMED, Candidate, SchemeSearch
+from onnxprune.search.resources import resources
+from onnxprune.search.schemes import scheme_options
+from onnxprune.search.sensitivity import Sensitivity, measure_sensitivity
+from onnxprune.search.workspace import Workspace
+
+CONFIRMATIONS = 4  # looks in fresh processes, before weights are fitted
+
+
+@dataclass
+class Contest:
+    """Schemes that can be built and run, with their prices known; `baseline_s`: the input model's seconds a target."""
+
+    work: Workspace
+    sensitivity: Sensitivity
+    searches: list[SchemeSearch]
+    baseline_s: tuple[float, ...]
+
+    def aim(self, goal: tuple[float, ...]) -> None:
+        """Sets the latency target of every scheme, as ratios to the input model."""
+        for item in self.searches:
+            item.goal = goal
+
+    def tighten(self, room: Sequence[float]) -> None:
+        """Leaves only this part of the room that every resource had."""
+        for item in self.searches:
+            item.room = tuple(old * new for old, new in zip(item.room, room, strict=True))
+
+    def predicted(self) -> list[tuple[float, SchemeSearch]]:
+        """Every scheme with the squared drift that it is predicted to end with, ascending; infinite where it is
+        predicted not to get there.
+        """
+        found = []
+        for item in self.searches:
+            solution = item.solve()
+            found.append((float("inf") if solution is None else solution.error + item.scheme_error, item))
+        return sorted(found, key=lambda pair: pair[0])
+
+    def best(self) -> Candidate | None:
+        """The best candidate over all schemes whose latency holds in fresh processes too, and uses the target up."""
+        predicted = self.predicted()
+        for error, item in predicted:
+            self.work.progress.decide(f"{scheme_name(item.scheme)}: predicted squared drift {error:.4g} at the target")
+        if not self.work.options.uses("correction"):
+            return _refined(predicted)[1]
+        best: Candidate | None = None
+        for _ in range(CONFIRMATIONS):
+            home, best = _refined(predicted)
+            if home is None or best is None or best.confirmed:
+                break
+            best = home.confirm(best)
+            share = best.share(home.limits)
+            if share <= CONFIRMED and max(share, home.used(best)) >= CLOSE[0]:
+                break
+        return best
+
+    def finish(self, candidate: Candidate) -> Finished:
+        """Builds a candidate for good."""
+        return finish(self.work, candidate.plan, keep_masks(candidate.plan, self.sensitivity.curves))
+
+    @property
+    def tried(self) -> list[Candidate]:
+        """Everything that was measured."""
+        return [candidate for item in self.searches for candidate in item.tried]
+
+
+def gather(work: Workspace, goal: tuple[float, ...], baseline_s: tuple[float, ...]) -> Contest:
+    """Measures what every goal needs: precisions, sensitivities, prices, calibrations."""
+    options = scheme_options(work)
+    fastest = min(options, key=lambda option: option.ratio)
+    sensitivity = measure_sensitivity(work, branch_seconds(work, fastest.scheme))
+    limited = resources(work)
+    searches = [
+        SchemeSearch(work, sensitivity, option.scheme, goal, baseline_s, option.error, limited) for option in options
+    ]
+    return Contest(work, sensitivity, [item for item in searches if _prepared(work, item)], baseline_s)
+
+
+def _prepared(work: Workspace, item: SchemeSearch) -> bool:
+    """Prepares a scheme. False where its candidates cannot be built or run."""
+    try:
+        item.prepare()
+    except OnnxpruneError as error:
+        if item.scheme is None:
+            raise
+        work.progress.decide(f"{scheme_name(item.scheme)} is left out: {error}")
+        return False
+    return True
+
+
+def _refined(predicted: Sequence[tuple[float, SchemeSearch]]) -> tuple[SchemeSearch | None, Candidate | None]:
+    """Refines schemes in the order of their predicted error, as long as the next prediction can beat the best."""
+    home, best = None, None
+    for error, item in predicted:
+        if best is not None and error >= best.error:
+            break
+        found = item.refine()
+        if found is not None and (best is None or found.error < best.error):
+            home, best = item, found
+    return home, best
