@@ -21,17 +21,17 @@ class Acceptance:
     max_drop: float | None = None
     evaluate: Callable[[ir.Model], float] | None = None
     before: float = math.nan
-    _known: list[tuple[Finished, float]] = field(default_factory=list)
+    _known: list[tuple[ir.Model, float]] = field(default_factory=list)
 
     def metric(self, done: Finished) -> float | None:
         """The user's metric of a finished model, evaluated once; None where there is no evaluation."""
         if self.evaluate is None:
             return None
         for model, value in self._known:
-            if model is done:
+            if model is done.compressed:
                 return value
         value = self.evaluate(done.compressed)
-        self._known.append((done, value))
+        self._known.append((done.compressed, value))
         return value
 
     def loss(self, done: Finished) -> float:
