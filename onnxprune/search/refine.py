@@ -32,14 +32,11 @@ CLOSE = (0.965, 0.994)
 
 CONFIRMED = 0.997
 """Share of the target that the bound of a plan confirmed in fresh processes may take."""
-<<<<<<< HEAD
 CALIBRATED = ((1.0, 0.0), (0.75, 1 / 6), (0.45, 1 / 3))
 """Whole models that the sum of the table is calibrated on: how far up the levels of every group, and the share of
 branches that is dropped."""
-=======
 EXACT = 1 - 1e-4
 """The part of what is counted that a round aims at: the tolerance of the solver must not cross the limit."""
->>>>>>> 9c88173 (Ask for a size, for MACs, for the lowest latency at a loss, or for a whole front)
 LARGEST_FACTOR = 3.0
 """How far off a prediction may be before the search gives up."""
 
@@ -113,25 +110,13 @@ class SchemeSearch:
             price(self.work, table, self.sensitivity.levels, self.sensitivity.branch_of_node, self.scheme, tell)
             for table in self.work.tables
         )
-<<<<<<< HEAD
-        points = [self.measure(solution) for solution in self._whole_models()]
-=======
         self.terms += tuple(each.terms(self.work, self.sensitivity, self.scheme) for each in self.resources)
-        problem = self.problem(tuple(0.0 for _ in self.terms))
-        full = evaluate(problem, {c.group: len(c.widths) - 1 for c in problem.choices}, 0)
-        half = evaluate(
-            problem, {c.group: (len(c.widths) - 1) // 2 for c in problem.choices}, len(problem.branch_error) // 3
-        )
-        points = [self.measure(full)]
-        if half.level != full.level or half.dropped:
-            points.append(self.measure(half))
->>>>>>> 9c88173 (Ask for a size, for MACs, for the lowest latency at a loss, or for a whole front)
+        points = [self.measure(solution) for solution in self._whole_models()]
         self.calibrations = tuple(
             fit_calibration([p.solution.seconds[i] for p in points], [self._measures(p)[i] for p in points])
             for i in range(len(self.terms))
         )
 
-<<<<<<< HEAD
     def _whole_models(self) -> list[Solution]:
         """What the sum is calibrated on: full width, and down to half of everything, without repetition."""
         problem = self.problem(tuple(0.0 for _ in self.terms))
@@ -142,12 +127,11 @@ class SchemeSearch:
             if all(solution.level != other.level or solution.dropped != other.dropped for other in found):
                 found.append(solution)
         return found
-=======
+
     def _measures(self, candidate: Candidate) -> list[float]:
         """Seconds on every target, then what is taken of every resource: what `terms` predict."""
         seconds = [ratio * baseline for ratio, baseline in zip(candidate.ratios, self.baseline_s, strict=True)]
         return [*seconds, *candidate.taken]
->>>>>>> 9c88173 (Ask for a size, for MACs, for the lowest latency at a loss, or for a whole front)
 
     def problem(self, budget: tuple[float, ...]) -> Problem:
         """The integer programme for budgets in table seconds."""
