@@ -37,21 +37,21 @@ class Probes:
 
     def __call__(self, group: Group, keep: np.ndarray) -> float:
         """Squared relative output error (mean over outputs) when only the units of `keep` are left."""
-        changed = stitched(self._model, self._statistics, [(group, keep)])
-        return squared(drift(self._dense, self._outputs(changed, group, keep), self._masks))
+        changed = stitched(self._model, self._statistics, group, keep)
+        return squared(drift(self._dense, self._outputs(changed, group), self._masks))
 
     def first_change(self, group: Group) -> int:
         """Place in the graph of the first contraction that losing units changes; 0 where that cannot be told."""
-        nodes = removed_columns(self._statistics, [(group, np.ones(group.width, bool))])
+        nodes = removed_columns(self._statistics, group, np.ones(group.width, bool))
         return min((self._places.get(node, 0) for node in nodes), default=0)
 
     def error(self, changed: ir.Model) -> float:
         """Squared relative output error of any model with the same inputs and outputs."""
         return squared(drift(self._dense, run(changed, self._feeds, batch=BATCH), self._masks))
 
-    def _outputs(self, changed: ir.Model, group: Group, keep: np.ndarray) -> Iterator[Mapping[str, Array]]:
+    def _outputs(self, changed: ir.Model, group: Group) -> Iterator[Mapping[str, Array]]:
         place = self.first_change(group)
-        if not place or not swappable(self._model, self._statistics, [(group, keep)]):  # sliced: shapes change earlier
+        if not place or not swappable(self._model, self._statistics, group):  # sliced: shapes change earlier
             return run(changed, self._feeds, batch=BATCH)
         return self._behind(changed, place)
 

@@ -14,7 +14,6 @@ from onnxprune.search.depth import squared
 from onnxprune.search.probes import Probes, picks
 from onnxprune.search.stitched import stitched
 from onnxprune.stats import Feeds, collect, model_drift
-from passes.block_removal import branches
 
 Residual = Callable[..., ir.Model]
 
@@ -103,23 +102,6 @@ def test_a_probe_that_starts_at_the_change_sees_what_the_whole_network_gives(res
     assert len({probe.first_change(group) for group in groups}) > 2
     for group in [*groups, *reversed(groups)]:
         keep = np.arange(group.width) >= group.width // 2
-        whole = probe.error(stitched(model, statistics, [(group, keep)]))
+        whole = probe.error(stitched(model, statistics, group, keep))
         assert probe(group, keep) == pytest.approx(whole, rel=1e-4)
         assert whole > 1e-5
-
-
-def test_a_whole_plan_is_the_sum_of_its_parts_where_they_do_not_meet(residual: Residual) -> None:
-    """Two groups and a branch at once: no column that is gone comes back, and the graph keeps its shape."""
-    model = residual(blocks=3, width=8, inner=12)
-    feeds = Feeds.synthetic(model, 32, 0)
-    statistics = collect(model, feeds)
-    kept = [(inner_group(model, block), np.arange(12) >= 6) for block in (0, 2)]
-    gone = branches(model)[1:2]
-    assert gone
-    changed = stitched(model, statistics, kept, gone)
-    weights = ir.initializers(changed)
-    for block in (0, 2):
-        values = weights[f"b{block}.w"].values
-        assert values.shape == ir.initializers(model)[f"b{block}.w"].values.shape
-        assert not values[:, :6].any() and values[:, 6:].any()
-    assert Probes(model, feeds, statistics).error(changed) > 0
