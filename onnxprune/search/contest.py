@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxprune.errors import OnnxpruneError
+from onnxprune.search.balance import balanced
+from onnxprune.search.finalists import Contender, Judge, best_finished
 from onnxprune.search.finish import Finished, finish
 from onnxprune.search.plan import keep_masks
 from onnxprune.search.pricing import branch_seconds, scheme_name
@@ -16,6 +18,7 @@ from onnxprune.search.sensitivity import Sensitivity, measure_sensitivity
 from onnxprune.search.workspace import Workspace
 
 CONFIRMATIONS = 4  # looks in fresh processes, before weights are fitted
+RIVAL = 1.5  # predicted error, over the best one's, up to which another scheme's plan is finished too
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Contest:
     sensitivity: Sensitivity
     searches: list[SchemeSearch]
     baseline_s: tuple[float, ...]
+    weighed: bool = False
 
     def aim(self, goal: tuple[float, ...]) -> None:
         """Sets the latency target of every scheme, as ratios to the input model."""
@@ -36,6 +40,16 @@ class Contest:
         """Leaves only this part of the room that every resource had."""
         for item in self.searches:
             item.room = tuple(old * new for old, new in zip(item.room, room, strict=True))
+
+    def weigh(self) -> None:
+        """Weighs depth against width by what rehearsals give, once: at the first target, in the scheme that leads."""
+        if self.weighed or not self.searches:
+            return
+        self.weighed = True
+        _, leader = self.predicted()[0]
+        self.sensitivity = balanced(self.work, self.sensitivity, leader.solved)
+        for item in self.searches:
+            item.weigh(self.sensitivity)
 
     def predicted(self) -> list[tuple[float, SchemeSearch]]:
         """Every scheme with the squared drift that it is predicted to end with, ascending; infinite where it is
@@ -49,6 +63,7 @@ class Contest:
 
     def best(self) -> Candidate | None:
         """The best candidate over all schemes whose latency holds in fresh processes too, and uses the target up."""
+        self.weigh()
         predicted = self.predicted()
         for error, item in predicted:
             self.work.progress.decide(f"{scheme_name(item.scheme)}: predicted squared drift {error:.4g} at the target")
@@ -68,6 +83,16 @@ class Contest:
     def finish(self, candidate: Candidate) -> Finished:
         """Builds a candidate for good."""
         return finish(self.work, candidate.plan, keep_masks(candidate.plan, self.sensitivity.curves))
+
+    def finish_best(self, candidate: Candidate, judge: Judge) -> Finished:
+        """Builds a candidate and its rivals, the best fitting ones of the other schemes that are predicted to lose
+        little more, and keeps the one that `judge` likes best.
+        """
+        found = [each for item in self.searches if (each := item.best()) is not None and each.plan != candidate.plan]
+        rivals = sorted((each for each in found if each.error < RIVAL * candidate.error), key=lambda each: each.error)
+        curves = self.sensitivity.curves
+        contenders = [Contender(c.plan, keep_masks(c.plan, curves), c.error) for c in (candidate, *rivals)]
+        return best_finished(self.work, contenders, judge)
 
     @property
     def tried(self) -> list[Candidate]:

@@ -120,7 +120,7 @@ def _taken(work: Workspace, finished: Finished) -> list[tuple[Resource, float]]:
 def _certified(contest: Contest, accepts: Acceptance, best: Candidate) -> Outcome:
     """Finishes a candidate and certifies it, where it keeps within all other limits."""
     work = contest.work
-    finished = contest.finish(best)
+    finished = contest.finish_best(best, accepts.loss)
     outcome = Outcome(False, finished, None, None, contest.baseline_s)
     if not accepts.passes(finished):  # it will be refused whatever its latency
         return outcome

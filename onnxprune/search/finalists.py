@@ -51,19 +51,17 @@ def rehearsed(work: Workspace, ladder: Sequence[Contender]) -> list[Contender]:
         work.predictions.append(Pair(ladder[rung].predicted, real, "rehearsed"))
         return real
 
-    found = climb(len(ladder), start, look, most) if most > 1 else {}
+    found = climb(len(ladder), start, look, most, step=max(1, len(ladder) // 4)) if most > 1 else {}
     last = sorted(set(range(len(ladder))) - found.keys(), key=lambda rung: ladder[rung].predicted)
     return [ladder[rung] for rung in (*sorted(found, key=lambda rung: found[rung]), *last)]
 
 
-def climb(rungs: int, start: int, look: Callable[[int], float], most: int) -> dict[int, float]:
+def climb(rungs: int, start: int, look: Callable[[int], float], most: int, step: int) -> dict[int, float]:
     """What `look` gave on the rungs that a search for its least value went over, at most `most` of them.
 
-    From the best rung known it tries a quarter of the ladder to either side, and halves the step where neither is
-    better.
+    From the best rung known it tries `step` to either side, and halves the step where neither is better.
     """
     found = {start: look(start)}
-    step = max(1, rungs // 4)
     while step and len(found) < most:
         here = min(found, key=lambda rung: found[rung])
         near = [rung for rung in (here - step, here + step) if 0 <= rung < rungs and rung not in found]

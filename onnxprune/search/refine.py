@@ -144,6 +144,20 @@ class SchemeSearch:
         budget = tuple(c.budget(limit) for c, limit in zip(self.calibrations, limits, strict=True))
         return solve(self.problem(budget), cut_off=self.work.cut_off) if min(budget) > 0 else None
 
+    def solved(self, sensitivity: Sensitivity) -> tuple[Plan, Solution] | None:
+        """The plan that other errors lead to at the target, None where there is none."""
+        other = replace(self, sensitivity=sensitivity)
+        solution = other.solve()
+        return None if solution is None else (other.plan(solution), solution)
+
+    def weigh(self, sensitivity: Sensitivity) -> None:
+        """Takes other errors, also for what was measured already."""
+        self.sensitivity = sensitivity
+        problem = self.problem(tuple(0.0 for _ in self.terms))
+        for place, each in enumerate(self.tried):
+            solution = evaluate(problem, each.solution.level, each.solution.dropped)
+            self.tried[place] = replace(each, solution=solution, error=solution.error + self.scheme_error)
+
     def plan(self, solution: Solution) -> Plan:
         """The plan of a solution: groups at full width and those inside dropped branches are left out."""
         gone = self.sensitivity.drops.branches[: solution.dropped]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,22 @@ import pytest
 from onnxprune import channels, ir
 from onnxprune.progress import SilentProgress
 from onnxprune.search.budget import for_macs
-from onnxprune.search.depth import squared
+from onnxprune.search.contest import Contest
+from onnxprune.search.depth import DropOrder, squared
 from onnxprune.search.effort import EFFORTS
 from onnxprune.search.finalists import Contender, best_finished, climb, least_drift
 from onnxprune.search.finish import Finished
 from onnxprune.search.options import SearchOptions
+from onnxprune.search.plan import Plan
+from onnxprune.search.refine import Candidate
 from onnxprune.search.rehearsal import Rehearsal
+from onnxprune.search.sensitivity import Sensitivity
+from onnxprune.search.solve import Solution
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import Feeds
 from onnxprune.units import parse_target
 from passes.block_removal import branches
+from passes.structured_pruning.levels import build_levels
 
 Residual = Callable[..., ir.Model]
 
@@ -31,7 +39,7 @@ def valley(best: int) -> Callable[[int], float]:
 @pytest.mark.parametrize("best", range(9))
 @pytest.mark.parametrize("start", [0, 4, 8])
 def test_a_climb_finds_the_bottom_of_a_valley(best: int, start: int) -> None:
-    found = climb(9, start, valley(best), 20)
+    found = climb(9, start, valley(best), 20, step=2)
     assert min(found, key=lambda rung: found[rung]) == best
     assert len(found) < 9
 
@@ -43,8 +51,8 @@ def test_a_climb_looks_no_more_often_than_it_may() -> None:
         seen.append(rung)
         return float(-rung)
 
-    assert list(climb(40, 3, look, 4)) == seen and len(seen) == 4
-    assert climb(1, 0, look, 9) == {0: 0.0}
+    assert list(climb(40, 3, look, 4, step=10)) == seen and len(seen) == 4
+    assert climb(1, 0, look, 9, step=1) == {0: 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +103,37 @@ def test_the_judge_decides_and_only_the_winner_is_proved(work: Workspace, conten
     real = {pair.predicted: pair.real for pair in work.predictions if pair.how == "finished"}
     assert list(real.values()) == [squared(done.drift) for done in finished]
     assert min(finished, key=least_drift).plan.dropped == contenders[int(np.argmin(list(real.values())))].plan.dropped
+
+
+@dataclass
+class Scheme:
+    """Stands for a search in one scheme that has found its candidate."""
+
+    found: Candidate | None
+
+    def best(self) -> Candidate | None:
+        return self.found
+
+
+def test_rivals_are_finished_where_they_are_predicted_to_lose_little_more(
+    work: Workspace, contenders: list[Contender]
+) -> None:
+    curves = build_levels(work.base, work.graph, None, statistics=work.statistics)
+    sensitivity = Sensitivity(curves, {}, (), DropOrder(), {}, {}, {})
+    solution = Solution({}, 0, 0.0, ())
+    leader, rival, hopeless = (
+        Candidate(contenders[place].plan, solution, (0.5,), error) for place, error in ((1, 1.0), (0, 1.4), (0, 1.6))
+    )
+    judged: list[Plan] = []
+
+    def judge(done: Finished) -> float:
+        judged.append(done.plan)
+        return squared(done.drift)
+
+    def finished(*found: Candidate | None) -> Finished:
+        judged.clear()
+        searches: list[Any] = [Scheme(each) for each in found]
+        return Contest(work, sensitivity, searches, (1.0,)).finish_best(leader, judge)
+
+    assert finished(leader, rival, None).plan == rival.plan and judged == [leader.plan, rival.plan]
+    assert finished(leader, hopeless).plan == leader.plan and judged == [leader.plan]
