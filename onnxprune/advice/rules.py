@@ -95,9 +95,7 @@ TRIED = (
         "second-order",
         "try",
         lambda f: _searchable(f) and f.data.given,
-        lambda f: (
-            f"units ranked by second-order error, what stays re-fitted, by your {count(f.data.samples, 'sample')}"
-        ),
+        lambda f: f"units ranked by second-order error, what stays re-fitted by {count(f.data.samples, 'sample')}",
         "half of ResNet-56's MACs: 91.7 % top-1 left of 93.4, and 12.4 by magnitude alone",
         f"arXiv 2203.07259; {COMPRESSION}",
     ),
