@@ -17,9 +17,9 @@ CALL_S, NODE_S = 8e-6, 0.8e-6
 class Graph:
     """What the model is. ops: share of the MACs by sort of operator (`families.SORTS`). int8, dynamic: shares that can
     run in static and in dynamic int8. intensity: median over the MACs of the MACs that one byte moved serves; loose:
-    share of the MACs under `gather.LOOSE` of these. float_type: type of most of the weights. overridable: weights that
-    are graph inputs. inputs: shapes that latency is measured at. open_inputs: those with sizes that nobody gave, the
-    batch aside.
+    share of the MACs under `gather.LOOSE` of these. heavy: products hold most of the weights, and those are many.
+    float_type: type of most of the weights. overridable: weights that are graph inputs. inputs: shapes that latency is
+    measured at. open_inputs: those with sizes that nobody gave, the batch aside.
     """
 
     family: str
@@ -34,6 +34,7 @@ class Graph:
     dynamic: float
     intensity: float
     loose: float
+    heavy: bool
     overridable: int
     inputs: Mapping[str, tuple[int, ...]]
     open_inputs: tuple[str, ...]

@@ -25,7 +25,7 @@ from onnxprune.search.prepare import concrete_inputs, load_feeds, open_dimension
 from onnxprune.stats import Feeds, products
 from onnxprune.units import parse_target
 from passes.block_removal import branches
-from passes.quantization import is_quantized
+from passes.quantization import is_quantized, reads_weights_most
 from passes.quantization.selection import contractions
 from runtime_bench import Bench, Target
 
@@ -152,6 +152,7 @@ def _graph(
         dynamic=sum(count for node, count in counted if eight.get(ir.node_key(node), "Conv") != "Conv") / total,
         intensity=median,
         loose=loose,
+        heavy=not quantized and reads_weights_most(base),
         overridable=len(base.graph.inputs) - len(ir.feed_inputs(base)),
         inputs=inputs,
         open_inputs=open_inputs,

@@ -55,6 +55,7 @@ def _model(facts: Facts) -> dict[str, Any]:
         "quantized": graph.quantized,
         "int8": {"static": round(graph.int8, 4), "dynamic": round(graph.dynamic, 4)},
         "macs_a_byte": {"median": round(graph.intensity, 3), "memory_bound": round(graph.loose, 4)},
+        "weight_bound": graph.heavy,
         "overridable": graph.overridable,
         "input_shapes": {name: list(shape) for name, shape in graph.inputs.items()},
         "groups": [

@@ -25,6 +25,7 @@ PLAIN = Facts(
         dynamic=0.0,
         intensity=16.8,
         loose=0.0,
+        heavy=False,
         overridable=0,
         inputs={"x": (1, 3, 32, 32)},
         open_inputs=(),

@@ -41,6 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "depth": ({}, "27 could go", {"pruning": {"branches": 0}}),
     "static-int8": ({}, "100 %", {"host": AVX2}),
     "dynamic-int8": ({"graph": {"dynamic": 0.99}}, "99 %", {"graph": {"dynamic": 0.99, "quantized": True}}),
+    "weight-only": ({"graph": {"heavy": True}}, "4-bit", {}),
     "measured": ({"host": {"eps": ("cpu", "cuda")}}, "cpu and cuda", {"pruning": NO_GROUPS}),
     "nothing": ({"pruning": NO_GROUPS}, "graph input x", {}),
     "overridable": ({"graph": {"overridable": 244}}, "244 weights", {}),
@@ -102,3 +103,9 @@ def test_the_floor_counts_eight_bits_only_where_they_are_fast(evidence: Callable
     below = next(rule for rule in RULES if rule.name == "below-floor")
     assert not below.when(evidence(pruning=HALF, target=0.3))
     assert below.when(evidence(pruning=HALF, target=0.3, host=AVX2))
+
+
+def test_few_rows_make_fewer_bytes_worth_it_on_any_processor(evidence: Callable[..., Facts]) -> None:
+    perceptron = {"family": "perceptron", "loose": 1.0, "dynamic": 1.0}
+    names = {rule.name for rule in RULES if rule.when(evidence(graph=perceptron, host=AVX2))}
+    assert "dynamic-int8" in names and "slow-int8" not in names
