@@ -106,7 +106,9 @@ def _refined(
     share = effort.refinement / effort.finalists
     options = RefineOptions.within(share, work.base, work.shapes, seed=work.options.seed)
     found = refine(work.open_base, opened, removed, work.feeds, aliases=alias, options=options)
-    if found.weights:
+    if found.steps == 0:
+        work.progress.decide("refining brings the outputs no nearer: the weights stay as they were fitted")
+    else:
         work.progress.decide(
             f"refined {len(found.weights)} weight tensors in {found.steps} steps of {options.batch} samples: "
             f"squared error of the outputs {found.before:.3g} -> {found.after:.3g} on held-out samples"

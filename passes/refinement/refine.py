@@ -99,8 +99,8 @@ def refine(
         return Refinement()
     fit, check = feeds.split(1 - chosen.held_out, chosen.seed)
     first = next(fit.calls(chosen.batch))
-    goals = _comparable(dense, compressed, goals, first, chosen.threads)
     try:
+        goals = _comparable(dense, compressed, goals, first, chosen.threads)
         gradient = differentiate(compressed, [goal.name for goal in goals], first, threads=chosen.threads)
         if gradient is None:
             return Refinement()
