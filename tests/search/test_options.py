@@ -13,6 +13,7 @@ from onnxprune.search.effort import EFFORTS, effort
 from onnxprune.search.engine import search
 from onnxprune.search.finish import finish
 from onnxprune.search.plan import Plan, keep_masks
+from onnxprune.search.refine import CALIBRATED
 from onnxprune.search.sensitivity import measure_sensitivity
 from onnxprune.search.workspace import Workspace
 
@@ -43,9 +44,10 @@ def test_without_correction_one_plan_is_measured(residual: Residual, workspace: 
 
     single = workspace(model, "0.5x", wrong, without=frozenset({"correction"}), max_drift=9.0)
     outcome = search(single)
-    assert len(single.rounds) == 3 and outcome.certificate is not None  # two points of the calibration, one plan
+    most = len(CALIBRATED) + 1  # what the sum is calibrated on, and one plan
+    assert len(single.rounds) <= most and outcome.certificate is not None
     corrected = workspace(model, "0.5x", wrong, max_drift=9.0)
-    assert search(corrected).met and len(corrected.rounds) > 3
+    assert search(corrected).met and len(corrected.rounds) > most
 
 
 def test_without_compensation_weights_are_only_sliced(residual: Residual, workspace: Make) -> None:
