@@ -23,15 +23,16 @@ _MOMENT = 7e-11  # seconds for one product of two activations in a Gram matrix
 _ORDERING = 256  # samples that a look at a dropped branch is fitted on
 _SEEN_AT_MOST = 12_800  # samples that the refinement of all weights together sees: steps times batch
 _EPOCHS = 8  # times that it sees each of them
-_RUNS = 4  # runs of the model that a sample and its gradients take
+_RUNS = 5  # runs of the model that a sample and its gradients take
 
 
 @dataclass(frozen=True)
 class Work:
     """What there is to do. sample: seconds of one sample; fitted, probed: samples that weights are fitted on and that a
     probe runs; moments: products that Gram matrices sum; looks, errors: measurements of latency and of drift that the
-    choice of precision takes; prices: tables that are made; seen: samples that all weights are refined on together,
-    repeated ones too; slow: seconds that a look at a slow model takes longer.
+    choice of precision takes; prices: tables that are made; rehearsals, finished: plans that are fitted for a look, and
+    for good, at most; seen: samples that all weights are refined on together, repeated ones too; slow: seconds that a
+    look at a slow model takes longer.
     """
 
     sample: float
@@ -48,11 +49,18 @@ class Work:
     errors: int
     prices: int
     rounds: int
+    rehearsals: int
+    finished: int
     seen: float
 
     @property
     def slow(self) -> float:
         return 30 * self.sample
+
+    @property
+    def finishing(self) -> float:
+        """How many plans are finished: between one and all that may be."""
+        return (1 + self.finished) / 2
 
     @property
     def gram(self) -> float:
@@ -101,9 +109,16 @@ STAGES = (
     ),
     Stage("probing levels", lambda w: w.groups > 0, lambda w: 2 * w.groups * (0.02 + w.probed * w.sample)),
     Stage("pricing levels", _searched, lambda w: w.targets * w.prices * 0.3 * w.contractions),
-    Stage("refining", _searched, lambda w: w.targets * w.rounds * (2.2 + w.slow) + _RUNS * w.seen * w.sample),
+    Stage(
+        "rehearsing",
+        lambda w: w.branches > 0 and w.rehearsals > 1,
+        lambda w: min(w.rehearsals, 6) * (0.15 * w.contractions + (_ORDERING + w.probed) * w.sample),
+    ),
+    Stage(
+        "refining", _searched, lambda w: w.targets * w.rounds * (2.2 + w.slow) + w.finishing * _RUNS * w.seen * w.sample
+    ),
     Stage("confirming", _searched, lambda w: w.targets * (17.0 + 4 * w.slow)),
-    Stage("compensating", _searched, lambda w: 0.6 * w.contractions + 2 * w.fitted * w.sample + w.gram),
+    Stage("compensating", _searched, lambda w: w.finishing * (0.6 * w.contractions + 2 * w.fitted * w.sample + w.gram)),
     Stage("proving", _searched, lambda w: 0.5 + 0.2 * w.samples * w.sample),
     Stage("certifying", _always, lambda w: w.targets * (20.0 + 10 * w.slow)),
 )
@@ -145,6 +160,8 @@ def work_of(facts: Facts, effort: Effort) -> Work:
         errors=worth,
         prices=1 + (worth > 0),
         rounds=effort.rounds,
+        rehearsals=effort.rehearsals,
+        finished=effort.finalists if worth else 1,
         seen=_seen(facts, effort, searched),
     )
 
@@ -153,5 +170,5 @@ def _seen(facts: Facts, effort: Effort, samples: int) -> float:
     """Samples that one refinement of all weights together sees: by its work, its steps and its epochs, at most."""
     if not facts.data.given or facts.graph.quantized or facts.graph.family == "recurrent":
         return 0.0
-    work = effort.refinement / effort.finalists / (_RUNS * max(facts.graph.macs, 1))
+    work = effort.refinement / effort.finalists / (4 * max(facts.graph.macs, 1))
     return min(work, _SEEN_AT_MOST, _EPOCHS * samples)

@@ -274,6 +274,15 @@ LIMITS = (
 
 HELP = (
     Rule(
+        "target",
+        "help",
+        lambda f: f.target is None and _searchable(f),
+        lambda f: "a target: a latency, a size, the loss that is allowed, or a row of models along the front",
+        "a search spends all that its target leaves",
+        "docs/search.md",
+        "--target-latency 0.5x, --target-size, --max-drift or --pareto N",
+    ),
+    Rule(
         "data",
         "help",
         lambda f: not f.data.given,

@@ -55,6 +55,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "call-bound": ({"latency": {"seconds": 60e-6}}, "60 us", {}),
     "depthwise": ({"graph": {"family": "depthwise CNN", "loose": 0.16}}, "16 %", {"graph": {"family": "CNN"}}),
     "accuracy": ({"host": AVX2, "target": 0.4}, "0.4x", {"host": AVX2, "target": 0.6}),
+    "target": ({}, "a target", {"target": 0.5}),
     "data": ({"data": {"given": False}}, "no labels", {}),
     "more-data": ({"data": {"samples": 20}}, "20", {"data": {"samples": 256}}),
     "metric": ({}, "metric", {"pruning": NO_GROUPS}),
