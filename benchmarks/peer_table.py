@@ -9,7 +9,7 @@ from typing import Any
 from cases import FAMILIES, RESNETS, Case
 
 OURS = "onnxprune"
-TARGETS = ("0.6x", "0.45x", "0.33x", "0.25x", "0.18x")
+TARGETS = ("0.9x", "0.75x", "0.6x", "0.45x", "0.33x", "0.25x", "0.18x")
 CALIBRATION_SAMPLES = 200
 
 CIFAR_NETS = frozenset({"resnet20", "resnet56"})
