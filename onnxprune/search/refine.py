@@ -19,7 +19,7 @@ from onnxprune.errors import OnnxpruneError
 from onnxprune.search.calibration import Calibration, fit_calibration
 from onnxprune.search.plan import Plan, chosen_branches, keep_masks, narrowed
 from onnxprune.search.pricing import price, scheme_name
-from onnxprune.search.resources import Resource
+from onnxprune.search.resources import Count, Resource
 from onnxprune.search.sensitivity import Sensitivity
 from onnxprune.search.solve import LatencyTerm, Problem, Solution, cheapest, evaluate, solve
 from onnxprune.search.workspace import Workspace
@@ -63,7 +63,7 @@ class Candidate:
 class SchemeSearch:
     """The search in one scheme. `goal`: target ratios to the input model, `baseline_s`: its seconds, one entry a
     target. `resources`: what else is limited; `room`: the part of each limit that candidates may take, since a finished
-    model has more bytes than its candidate. `terms` and `calibrations`: of every target, then of every resource.
+    model has more bytes than its candidate. `terms`: of every target, then of every resource.
     """
 
     work: Workspace
@@ -76,6 +76,7 @@ class SchemeSearch:
     room: tuple[float, ...] = ()
     terms: tuple[tuple[LatencyTerm, ...], ...] = ()
     calibrations: tuple[Calibration, ...] = ()
+    counts: tuple[Count, ...] = ()
     tried: list[Candidate] = field(default_factory=list)
 
     @property
@@ -113,8 +114,13 @@ class SchemeSearch:
         self.terms += tuple(each.terms(self.work, self.sensitivity, self.scheme) for each in self.resources)
         points = [self.measure(solution) for solution in self._whole_models()]
         self.calibrations = tuple(
-            fit_calibration([p.solution.seconds[i] for p in points], [self._measures(p)[i] for p in points])
-            for i in range(len(self.terms))
+            fit_calibration([p.solution.seconds[i] for p in points], [p.ratios[i] * baseline for p in points])
+            for i, baseline in enumerate(self.baseline_s)
+        )
+        first = len(self.baseline_s)
+        self.counts = tuple(
+            Count.of([p.solution.seconds[first + i] for p in points], [p.taken[i] for p in points])
+            for i in range(len(self.resources))
         )
 
     def _whole_models(self) -> list[Solution]:
@@ -128,11 +134,6 @@ class SchemeSearch:
                 found.append(solution)
         return found
 
-    def _measures(self, candidate: Candidate) -> list[float]:
-        """Seconds on every target, then what is taken of every resource: what `terms` predict."""
-        seconds = [ratio * baseline for ratio, baseline in zip(candidate.ratios, self.baseline_s, strict=True)]
-        return [*seconds, *candidate.taken]
-
     def problem(self, budget: tuple[float, ...]) -> Problem:
         """The integer programme for budgets in table seconds."""
         return Problem(self.sensitivity.choices, self.sensitivity.drops.steps, self.terms, budget)
@@ -140,8 +141,10 @@ class SchemeSearch:
     def solve(self, factor: float = 1.0) -> Solution | None:
         """The best plan predicted to take `factor` times the latency target, and what there is of the rest."""
         limits = [limit * seconds * factor for limit, seconds in zip(self.limits, self.baseline_s, strict=True)]
-        limits += [allowed * EXACT for allowed in self._allowed]
-        budget = tuple(c.budget(limit) for c, limit in zip(self.calibrations, limits, strict=True))
+        budget = (
+            *(c.budget(limit) for c, limit in zip(self.calibrations, limits, strict=True)),
+            *(count.budget(allowed * EXACT) for count, allowed in zip(self.counts, self._allowed, strict=True)),
+        )
         return solve(self.problem(budget), cut_off=self.work.cut_off) if min(budget) > 0 else None
 
     def solved(self, sensitivity: Sensitivity) -> tuple[Plan, Solution] | None:
@@ -182,17 +185,13 @@ class SchemeSearch:
         return candidate
 
     def _recount(self, candidate: Candidate) -> None:
-        """Moves the calibration of every resource so that it is right for this candidate."""
-        if not self.calibrations:
-            return
-        first = len(self.calibrations) - len(self.resources)
-        counted = [
-            replace(known, offset=taken - known.scale * predicted)
-            for known, taken, predicted in zip(
-                self.calibrations[first:], candidate.taken, candidate.solution.seconds[first:], strict=True
+        """Moves the line of every resource so that it is right for this candidate."""
+        if self.counts:
+            predicted = candidate.solution.seconds[len(self.baseline_s) :]
+            self.counts = tuple(
+                count.through(terms, taken)
+                for count, terms, taken in zip(self.counts, predicted, candidate.taken, strict=True)
             )
-        ]
-        self.calibrations = (*self.calibrations[:first], *counted)
 
     def _built(self, plan: Plan) -> tuple[ir.Model, Path]:
         """The model of a plan with sliced weights and cheap ranges: right in structure, and so in latency."""

@@ -30,6 +30,31 @@ Removed = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
+class Count:
+    """What a whole model takes of a resource, from the sum of its terms: a line, since terms are exact but for what a
+    scheme adds.
+    """
+
+    offset: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, terms: Sequence[float], taken: Sequence[float]) -> Count:
+        """The line through the smallest and the largest of the models that were counted."""
+        (low, at_low), (high, at_high) = (pick(zip(terms, taken, strict=True)) for pick in (min, max))
+        scale = (at_high - at_low) / (high - low) if high > low and at_high > at_low else 1.0
+        return cls(at_high - scale * high, scale)
+
+    def through(self, terms: float, taken: float) -> Count:
+        """The same slope, right for this model."""
+        return Count(taken - self.scale * terms, self.scale)
+
+    def budget(self, amount: float) -> float:
+        """The sum of terms that fits into an amount."""
+        return (amount - self.offset) / self.scale
+
+
+@dataclass(frozen=True)
 class Resource:
     """What a model takes beside time. kind: "size" (bytes of its files) or "macs". limit: what it may take."""
 
