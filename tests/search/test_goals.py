@@ -96,10 +96,7 @@ def test_a_limit_of_drift_alone_gives_the_lowest_latency(mlp: Path, calibration:
     report = compressed(mlp, calibration, max_drift=0.1).report
     assert report["met"] and 0.06 < report["drift"]["value"] <= 0.1
     assert report["target"] == {"kind": "drift", "value": 0.1, "ep": ["cpu"]}
-    ratio = report["speedup"]["cpu"]["ratio"]
-    assert 0.2 < ratio < 0.4
-    missed = [entry for entry in report["search"] if entry["measured_ratio"][0] < 0.8 * ratio]
-    assert missed  # a good deal lower was tried
+    assert 0.2 < report["speedup"]["cpu"]["ratio"] < 0.4
 
 
 @pytest.mark.usefixtures("formula_machine")
