@@ -15,7 +15,6 @@ INGREDIENTS = (
     "drift-correction",
     "refinement",
     "depth",
-    "low-rank",
     "quantization",
     "latency-table",
     "correction",
