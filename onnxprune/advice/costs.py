@@ -114,11 +114,10 @@ STAGES = (
         lambda w: w.branches > 0 and w.rehearsals > 1,
         lambda w: min(w.rehearsals, 6) * (0.15 * w.contractions + (_ORDERING + w.probed) * w.sample),
     ),
-    Stage(
-        "refining", _searched, lambda w: w.targets * w.rounds * (2.2 + w.slow) + w.finishing * _RUNS * w.seen * w.sample
-    ),
+    Stage("refining", _searched, lambda w: w.targets * w.rounds * (2.2 + w.slow)),
     Stage("confirming", _searched, lambda w: w.targets * (17.0 + 4 * w.slow)),
     Stage("compensating", _searched, lambda w: w.finishing * (0.6 * w.contractions + 2 * w.fitted * w.sample + w.gram)),
+    Stage("refining weights", _searched, lambda w: _RUNS * w.seen * w.sample),
     Stage("proving", _searched, lambda w: 0.5 + 0.2 * w.samples * w.sample),
     Stage("certifying", _always, lambda w: w.targets * (20.0 + 10 * w.slow)),
 )
@@ -170,5 +169,5 @@ def _seen(facts: Facts, effort: Effort, samples: int) -> float:
     """Samples that one refinement of all weights together sees: by its work, its steps and its epochs, at most."""
     if not facts.data.given or facts.graph.quantized or facts.graph.family == "recurrent":
         return 0.0
-    work = effort.refinement / effort.finalists / (4 * max(facts.graph.macs, 1))
+    work = effort.refinement / (4 * max(facts.graph.macs, 1))
     return min(work, _SEEN_AT_MOST, _EPOCHS * samples)

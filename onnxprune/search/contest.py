@@ -81,8 +81,9 @@ class Contest:
         return best
 
     def finish(self, candidate: Candidate) -> Finished:
-        """Builds a candidate for good."""
-        return finish(self.work, candidate.plan, keep_masks(candidate.plan, self.sensitivity.curves))
+        """Builds a candidate for good, as one of several: each is refined with its share of the effort."""
+        keep = keep_masks(candidate.plan, self.sensitivity.curves)
+        return finish(self.work, candidate.plan, keep, share=1 / self.work.options.effort.finalists)
 
     def finish_best(self, candidate: Candidate, judge: Judge) -> Finished:
         """Builds a candidate and its rivals, the best fitting ones of the other schemes that are predicted to lose

@@ -17,7 +17,7 @@ class Effort:
     fitting_samples: int
     """samples that weights are fitted on, at most"""
     refinement: float
-    """multiply-adds that refining all weights together may take, over all finalists"""
+    """multiply-adds that refining all weights of the chosen model together may take"""
     rounds: int
     """of measure, correct, solve again, in one scheme"""
     rehearsals: int

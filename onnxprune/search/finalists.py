@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxprune.search.depth import squared
-from onnxprune.search.finish import Finished, built, proved
+from onnxprune.search.finish import Finished, built, proved, refined
 from onnxprune.search.plan import Plan
 from onnxprune.search.prediction import Pair
 from onnxprune.search.rehearsal import Rehearsal
@@ -72,24 +72,32 @@ def climb(rungs: int, start: int, look: Callable[[int], float], most: int, step:
 
 
 def best_finished(work: Workspace, contenders: Sequence[Contender], judge: Judge = least_drift) -> Finished:
-    """Finishes the first few contenders (how many by effort) and keeps the one that `judge` likes best, proved.
+    """Builds the first few contenders (how many by effort) and keeps the one that `judge` likes best, refined and
+    proved. Only that one is refined: it costs more than all before it.
 
     Raises OnnxpruneError where the oracle finds a difference.
     """
-    best: tuple[float, Finished] | None = None
-    for each in contenders[: work.options.effort.finalists]:
-        done = built(work, each.plan, each.keep)
-        if not math.isnan(each.predicted):
-            work.predictions.append(Pair(each.predicted, squared(done.drift)))
-        score = judge(done)
-        work.progress.decide(_said(each, done, score))
-        if best is None or score < best[0]:
-            best = score, done
-    assert best is not None, "no contender"
-    return proved(work, best[1])
+    chosen = contenders[: work.options.effort.finalists]
+    if len(chosen) == 1:  # nothing to judge before it is refined
+        best = built(work, chosen[0].plan, chosen[0].keep, share=1.0)
+        _recorded(work, chosen[0], best)
+        return proved(work, best)
+    scored: list[tuple[float, Finished]] = []
+    for each in chosen:
+        done = built(work, each.plan, each.keep, share=0.0)
+        _recorded(work, each, done)
+        scored.append((judge(done), done))
+        work.progress.decide(_said(each, *scored[-1]))
+    best = min(scored, key=lambda pair: pair[0])[1]
+    return proved(work, refined(work, best))
 
 
-def _said(contender: Contender, done: Finished, score: float) -> str:
+def _recorded(work: Workspace, contender: Contender, done: Finished) -> None:
+    if not math.isnan(contender.predicted):
+        work.predictions.append(Pair(contender.predicted, squared(done.drift)))
+
+
+def _said(contender: Contender, score: float, done: Finished) -> str:
     dropped, narrowed = len(contender.plan.dropped), len(contender.plan.widths)
     return (
         f"finished: {dropped} branches dropped, {narrowed} groups narrowed; squared drift {squared(done.drift):.4g} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Finished:
     oracle: Verdict | None
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """tensor of the compressed model -> the dense one that it stands for, where branches have left"""
 
     @property
     def worst_drift(self) -> float:
@@ -42,18 +44,20 @@ class Finished:
         return max(self.drift.values(), default=0.0)
 
 
-def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finished:
-    """Builds a plan for good, and proves it. Raises OnnxpruneError where the oracle finds a difference: the model is
-    then not to be used.
+def finish(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray], share: float = 1.0) -> Finished:
+    """Builds a plan for good, refines it with this share of the effort, and proves it. Raises OnnxpruneError where the
+    oracle finds a difference: the model is then not to be used.
     """
-    return proved(work, built(work, plan, keep))
+    return proved(work, built(work, plan, keep, share))
 
 
-def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finished:
-    """Builds a plan for good, without proof: a model to be judged, and to be proved before it is used."""
+def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray], share: float) -> Finished:
+    """Builds a plan, without proof: a model to be judged, and to be proved before it is used. `share`: of the effort's
+    refinement, 0 for none.
+    """
     gone = chosen_branches(work.branches, plan)
     removed = work.graph.removals(keep)
-    floating, alias = narrowed(work.base, work.graph, keep, gone)
+    floating, aliases = narrowed(work.base, work.graph, keep, gone)
     notes: tuple[str, ...] = ()
     if work.options.uses("compensation") and (removed or gone):
         work.progress.stage("compensating")
@@ -62,24 +66,34 @@ def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray]) -> Finish
             work.open_base,
             opened,
             removed,
-            aliases=alias,
+            aliases=aliases,
             reference=work.reference,
             statistics=work.statistics,
             options=Options(drift_correction=work.options.uses("drift-correction")),
         )
-        if work.options.uses("refinement") and not work.feeds.synthetic:
-            _refined(work, opened, removed, alias)
         if opened is not floating:
             adopt(floating, opened)
         notes = _left_alone(fitted)
+    dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
+    fresh = Finished(plan, floating, floating, removed, keep, {}, None, dropped, notes, aliases)
+    return _completed(work, fresh, _refined(work, fresh, share) if share else floating)
+
+
+def refined(work: Workspace, done: Finished) -> Finished:
+    """A model that was built without refinement, refined with the whole effort; the same where that changes nothing."""
+    floating = _refined(work, done, 1.0)
+    return done if floating is done.floating else _completed(work, done, floating)
+
+
+def _completed(work: Workspace, done: Finished, floating: ir.Model) -> Finished:
+    """The float model in the plan's precision, and what it does to the outputs."""
     compressed = floating
-    if plan.scheme is not None:
+    if done.plan.scheme is not None:
         work.progress.stage("quantizing")
-        compressed = quantize(floating, work.feeds, plan.scheme)
+        compressed = quantize(floating, work.feeds, done.plan.scheme)
     work.progress.stage("comparing outputs")
     drift = model_drift(work.base, compressed, work.held)
-    dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
-    return Finished(plan, compressed, floating, removed, keep, drift, None, dropped, notes)
+    return replace(done, compressed=compressed, floating=floating, drift=drift)
 
 
 def proved(work: Workspace, done: Finished) -> Finished:
@@ -97,22 +111,28 @@ def proved(work: Workspace, done: Finished) -> Finished:
     return replace(done, oracle=verdict)
 
 
-def _refined(
-    work: Workspace, opened: ir.Model, removed: Mapping[tuple[str, int], np.ndarray], alias: Mapping[str, str]
-) -> None:
-    """Moves all weights of the candidate together, and says what that did to the outputs."""
-    work.progress.stage("refining")
-    effort = work.options.effort
-    share = effort.refinement / effort.finalists
-    options = RefineOptions.within(share, work.base, work.shapes, seed=work.options.seed)
-    found = refine(work.open_base, opened, removed, work.feeds, aliases=alias, options=options)
+def _refined(work: Workspace, done: Finished, share: float) -> ir.Model:
+    """The float model with all weights moved together; the model itself where nothing is gained."""
+    options = work.options
+    if not (options.uses("compensation") and options.uses("refinement")) or work.feeds.synthetic:
+        return done.floating
+    if not (done.removed or done.dropped):
+        return done.floating
+    work.progress.stage("refining weights")
+    floating = done.floating.copy()
+    opened = work.opened(floating)
+    chosen = RefineOptions.within(options.effort.refinement * share, work.base, work.shapes, seed=options.seed)
+    found = refine(work.open_base, opened, done.removed, work.feeds, aliases=done.aliases, options=chosen)
     if found.steps == 0:
         work.progress.decide("refining brings the outputs no nearer: the weights stay as they were fitted")
-    else:
-        work.progress.decide(
-            f"refined {len(found.weights)} weight tensors in {found.steps} steps of {options.batch} samples: "
-            f"squared error of the outputs {found.before:.3g} -> {found.after:.3g} on held-out samples"
-        )
+        return done.floating
+    work.progress.decide(
+        f"refined {len(found.weights)} weight tensors in {found.steps} steps of {chosen.batch} samples: "
+        f"squared error of the outputs {found.before:.3g} -> {found.after:.3g} on held-out samples"
+    )
+    if opened is not floating:
+        adopt(floating, opened)
+    return floating
 
 
 def _left_alone(fitted: CompensationReport) -> tuple[str, ...]:

@@ -22,10 +22,13 @@ from passes.structured_pruning.compensate import compensate
 
 
 class Rehearsal:
-    """Call it with a plan and its keep masks: the squared relative output error on the probe samples, in float."""
+    """Call it with a plan and its keep masks: the squared relative output error in float, on samples that nothing was
+    fitted to (with few samples those that were fitted to say nothing).
+    """
 
     def __init__(self, work: Workspace) -> None:
-        self._work, self._feeds = work, work.probe_feeds()
+        self._work = work
+        self._feeds = work.held.take(range(min(len(work.held), work.options.effort.probe_samples)))
         self._dense = list(run(work.base, self._feeds))
         self._masks = list(padding(work.base, self._feeds))
 

@@ -33,6 +33,8 @@ _RUNS_A_SAMPLE = 4
 _LARGEST_BATCH, _STEPS_AT_LEAST, _STEPS_AT_MOST = 32, 120, 400
 _EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
 _MEMORY = 256 << 20  # bytes of the activations of one batch
+UNABLE: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
+"""Sizes that depend on values, and forms of operators that the runtime's kernels do not take."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def refine(
         if gradient is None:
             return Refinement()
         return _Descent(dense, compressed, goals, gradient, chosen).run(fit, check)
-    except (ModelError, *RUNTIME_ERRORS):  # sizes that depend on values, forms that the runtime's kernels do not take
+    except UNABLE:
         return Refinement()
 
 

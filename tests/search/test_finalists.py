@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from onnxprune.search.workspace import Workspace
 from onnxprune.stats import Feeds
 from onnxprune.units import parse_target
 from passes.block_removal import branches
+from passes.refinement import Refinement, refine
 from passes.structured_pruning.levels import build_levels
 
 Residual = Callable[..., ir.Model]
@@ -136,4 +137,19 @@ def test_rivals_are_finished_where_they_are_predicted_to_lose_little_more(
         return Contest(work, sensitivity, searches, (1.0,)).finish_best(leader, judge)
 
     assert finished(leader, rival, None).plan == rival.plan and judged == [leader.plan, rival.plan]
-    assert finished(leader, hopeless).plan == leader.plan and judged == [leader.plan]
+    assert finished(leader, hopeless).plan == leader.plan and judged == []  # alone, there is nothing to judge
+
+
+def test_only_the_winner_is_refined(
+    work: Workspace, contenders: list[Contender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Feeds.from_arrays({"x": np.random.default_rng(0).normal(size=(64, 3, 8, 8)).astype(np.float32)}, work.base)
+    refined: list[ir.Model] = []
+
+    def counted(dense: ir.Model, compressed: ir.Model, *rest: Any, **options: Any) -> Refinement:
+        refined.append(compressed)
+        return refine(dense, compressed, *rest, **options)
+
+    monkeypatch.setattr("onnxprune.search.finish.refine", counted)
+    chosen = best_finished(replace(work, feeds=given), contenders)
+    assert len(refined) == 1 and chosen.oracle is not None and chosen.oracle.ok
