@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,10 +62,9 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     if static:
         best = min(static, key=lambda pair: pair[1])
         found += [best, *_excluding(work, best[0], float_prefixes(work.base), best[1])]
-    options = [
-        SchemeOption(scheme, _error(work, scheme), ratio) for scheme, ratio in found if ratio <= WORTH * plain.ratio
-    ]
-    options = _front([*options, *_exact_where_it_hurts(work, options, plain.ratio)])
+    limit = _limit(work, plain.ratio)
+    options = [SchemeOption(scheme, _error(work, scheme), ratio) for scheme, ratio in found if ratio <= limit]
+    options = _front([*options, *_exact_where_it_hurts(work, options, limit)])
     for option in options:
         work.progress.decide(
             f"{scheme_name(option.scheme)}: {option.ratio:.3f}x at full width, squared drift {option.error:.3g}"
@@ -99,7 +99,7 @@ def _excluding(
     return best
 
 
-def _exact_where_it_hurts(work: Workspace, options: Sequence[SchemeOption], plain: float) -> list[SchemeOption]:
+def _exact_where_it_hurts(work: Workspace, options: Sequence[SchemeOption], limit: float) -> list[SchemeOption]:
     """Variants of the static scheme whose most harmful nodes stay in float, where quantization alone costs too much."""
     static = [o for o in options if o.scheme is not None and o.scheme.kind == "static" and o.error > TOLERABLE]
     if not static:
@@ -113,10 +113,17 @@ def _exact_where_it_hurts(work: Workspace, options: Sequence[SchemeOption], plai
     for count in EXCLUDED:
         exclude = tuple(dict.fromkeys((*scheme.exclude, *order[:count])))
         pair = _measured(work, replace(scheme, exclude=exclude)) if count <= len(order) // 2 else None
-        if pair is None or pair[1] > WORTH * plain:
+        if pair is None or pair[1] > limit:
             break
         found.append(SchemeOption(pair[0], _error(work, pair[0]), pair[1]))
     return found
+
+
+def _limit(work: Workspace, plain: float) -> float:
+    """The latency ratio that a scheme may take at full width. Where bytes are limited any may be worth it: the
+    programme narrows it until its latency fits.
+    """
+    return math.inf if work.options.size is not None else WORTH * plain
 
 
 def _samples(work: Workspace) -> tuple[Feeds, Feeds]:
