@@ -33,6 +33,10 @@ class Adam:
         }
         return Adam(sizes, bases)
 
+    def afresh(self) -> Adam:
+        """The same without what it has seen of gradients."""
+        return Adam(self.sizes, self.bases)
+
     def step(self, weights: dict[str, Array], slopes: Mapping[str, Array], rate: float) -> None:
         """Moves the weights against their gradients; float32, new arrays in place of the old ones."""
         self.count += 1

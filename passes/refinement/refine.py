@@ -32,6 +32,7 @@ Call = Mapping[str, Array]
 _RUNS_A_SAMPLE = 4
 _LARGEST_BATCH, _STEPS_AT_LEAST, _STEPS_AT_MOST = 32, 120, 400
 _EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
+_WORSE, _SHORTER = 1.1, 0.3  # an error this much over the best one goes back to it, with steps this much shorter
 _MEMORY = 256 << 20  # bytes of the activations of one batch
 UNABLE: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
 """Sizes that depend on values, and forms of operators that the runtime's kernels do not take."""
@@ -49,7 +50,7 @@ class RefineOptions:
     rate: float = 0.01
     features: int = 6
     held_out: float = 0.12
-    looks: int = 4
+    looks: int = 8
     seed: int = 0
     threads: int = 0
 
@@ -136,7 +137,7 @@ class _Descent:
 
     def run(self, fit: Feeds, check: Feeds) -> Refinement:
         options = self._options
-        adam = Adam.of(self._weights, self._bases(fit))
+        adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
         self._scales = self._measure_scales(fit)
         before = best = self._error(check)
         kept, steps = dict(self._weights), 0
@@ -145,11 +146,15 @@ class _Descent:
         for step, (call, mask) in enumerate(islice(self._calls(fit), total), start=1):
             found = self._gradient.forward(call, self._weights)
             slopes = self._gradient.backward(found, self._weights, self._losses(found, call, mask))
-            adam.step(self._weights, slopes, options.rate * _schedule(step, total))
+            adam.step(self._weights, slopes, rate * _schedule(step, total))
             if step % look == 0 or step == total:
                 error = self._error(check)
                 if error < best:
                     best, kept, steps = error, dict(self._weights), step
+                elif error > _WORSE * best:  # deep networks take smaller steps: once more from the best, shorter
+                    self._weights, adam, rate = dict(kept), adam.afresh(), _SHORTER * rate
+                if not steps and step >= total // 2:  # nothing to be found here
+                    break
         for name, values in kept.items() if steps else ():
             self._tensors[name].values = values
         return Refinement(self._gradient.names, before, best, steps)
