@@ -12,17 +12,16 @@ from dataclasses import dataclass
 
 from onnxprune.advice.facts import Facts
 from onnxprune.advice.rules import met_already
+from onnxprune.search.depth import FITTING_SAMPLES
 from onnxprune.search.effort import Effort
 from onnxprune.search.prepare import HELD_OUT, MOST_HELD
+from passes.refinement.refine import EPOCHS, LARGEST_BATCH, RUNS_A_SAMPLE, STEPS_AT_MOST
 
 LOW, HIGH = 0.6, 1.7
 """Factors on every formula, from below to above what the runs took."""
 _LOOK = 1.8  # seconds of a quick look: workers started, warmed up and run in turns
 _ROWS = 50  # rows of activations that statistics keep for each column
 _MOMENT = 7e-11  # seconds for one product of two activations in a Gram matrix
-_ORDERING = 256  # samples that a look at a dropped branch is fitted on
-_SEEN_AT_MOST = 12_800  # samples that the refinement of all weights together sees: steps times batch
-_EPOCHS = 8  # times that it sees each of them
 _RUNS = 5  # runs of the model that a sample and its gradients take
 
 
@@ -105,14 +104,14 @@ STAGES = (
     Stage(
         "ranking branches",
         lambda w: w.branches > 0,
-        lambda w: 3 * w.branches * (0.2 + (min(w.fitted, _ORDERING) + w.probed) * w.sample),
+        lambda w: 3 * w.branches * (0.2 + (min(w.fitted, FITTING_SAMPLES) + w.probed) * w.sample),
     ),
     Stage("probing levels", lambda w: w.groups > 0, lambda w: 2 * w.groups * (0.02 + w.probed * w.sample)),
     Stage("pricing levels", _searched, lambda w: w.targets * w.prices * 0.3 * w.contractions),
     Stage(
         "rehearsing",
         lambda w: w.branches > 0 and w.rehearsals > 1,
-        lambda w: min(w.rehearsals, 6) * (0.15 * w.contractions + (_ORDERING + w.probed) * w.sample),
+        lambda w: min(w.rehearsals, 6) * (0.15 * w.contractions + (FITTING_SAMPLES + w.probed) * w.sample),
     ),
     Stage("refining", _searched, lambda w: w.targets * w.rounds * (2.2 + w.slow)),
     Stage("confirming", _searched, lambda w: w.targets * (17.0 + 4 * w.slow)),
@@ -169,5 +168,5 @@ def _seen(facts: Facts, effort: Effort, samples: int) -> float:
     """Samples that one refinement of all weights together sees: by its work, its steps and its epochs, at most."""
     if not facts.data.given or facts.graph.quantized or facts.graph.family == "recurrent":
         return 0.0
-    work = effort.refinement / (4 * max(facts.graph.macs, 1))
-    return min(work, _SEEN_AT_MOST, _EPOCHS * samples)
+    work = effort.refinement / (RUNS_A_SAMPLE * max(facts.graph.macs, 1))
+    return min(work, STEPS_AT_MOST * LARGEST_BATCH, EPOCHS * samples)

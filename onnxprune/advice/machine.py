@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onnxprune.advice.facts import Host
-from passes.quantization import saturates
+from passes.quantization.host import flags, saturates
 from runtime_bench.host import host
 from runtime_bench.target import available
 
@@ -44,9 +44,5 @@ def instructions(cpuinfo: Path = _CPUINFO) -> tuple[str, ...]:
     """Vector and matrix instructions of the first processor that decide how fast it multiplies; empty where the system
     does not say.
     """
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        return ()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return tuple(dict.fromkeys(name for flag, name in _NAMES.items() if flag in flags))
+    found = flags(cpuinfo) or frozenset()
+    return tuple(dict.fromkeys(name for flag, name in _NAMES.items() if flag in found))

@@ -16,9 +16,15 @@ def saturates(machine: str = "", cpuinfo: Path = _CPUINFO) -> bool:
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "i686"):
         return False
+    found = flags(cpuinfo)
+    return found is not None and not {"avx512_vnni", "avx_vnni"} & found
+
+
+def flags(cpuinfo: Path = _CPUINFO) -> frozenset[str] | None:
+    """What the first processor says of itself, in the names of Linux; None where that cannot be read."""
     try:
         lines = cpuinfo.read_text(errors="replace").splitlines()
     except OSError:
-        return False
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags") and ":" in line), None)
-    return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags)
+        return None
+    named = (line for line in lines if line.startswith(("flags", "Features")) and ":" in line)
+    return next((frozenset(line.split(":", 1)[1].split()) for line in named), None)

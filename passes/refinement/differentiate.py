@@ -17,8 +17,9 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from onnxprune import ir
+from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
-from onnxprune.stats.runner import Runner, extract, needed, session
+from onnxprune.stats.runner import RUNTIME_ERRORS, Runner, extract, needed, one_line, session
 from passes.refinement.rules import RULES
 from passes.refinement.tape import NoRuleError, Tape
 
@@ -38,7 +39,7 @@ class Gradient:
         """The targets, and what :meth:`backward` needs, for one call of the model."""
         given = dict(call) | dict(weights)
         names = list(dict.fromkeys([*self.targets, *self._kept]))
-        values = self._forward.run(names, {one.name: given[one.name] for one in self._forward.get_inputs()})
+        values = _run(self._forward, names, given)
         return dict(call) | dict(zip(names, values, strict=True))
 
     def backward(
@@ -46,9 +47,16 @@ class Gradient:
     ) -> dict[str, Array]:
         """Gradients of the weights, given those of the loss with respect to each target."""
         given = dict(found) | dict(weights) | {_seed(name): loss for name, loss in losses.items()}
-        feeds = {one.name: given[one.name] for one in self._backward.get_inputs()}
-        names = list(self._outputs.values())
-        return dict(zip(self._outputs, self._backward.run(names, feeds), strict=True))
+        return dict(zip(self._outputs, _run(self._backward, list(self._outputs.values()), given), strict=True))
+
+
+def _run(model: Any, names: Sequence[str], given: Mapping[str, Array]) -> list[Array]:
+    """Runs a session on what it reads of ``given``. Raises ModelError where its kernels do not take it."""
+    try:
+        found: list[Array] = model.run(names, {one.name: given[one.name] for one in model.get_inputs()})
+    except RUNTIME_ERRORS as error:
+        raise ModelError(f"the gradient does not run: {one_line(error)}") from None
+    return found
 
 
 def differentiate(

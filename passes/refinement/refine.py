@@ -21,7 +21,7 @@ from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.drift import padding
 from onnxprune.stats.feeds import Feeds
-from onnxprune.stats.runner import RUNTIME_ERRORS, Runner
+from onnxprune.stats.runner import Runner
 from passes.refinement.adam import Adam
 from passes.refinement.differentiate import Gradient, differentiate
 from passes.refinement.targets import Target, targets
@@ -29,13 +29,12 @@ from passes.refinement.whitening import Basis, bases
 
 Call = Mapping[str, Array]
 
-_RUNS_A_SAMPLE = 4
-_LARGEST_BATCH, _STEPS_AT_LEAST, _STEPS_AT_MOST = 32, 120, 400
-_EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
+RUNS_A_SAMPLE = 4
+LARGEST_BATCH, STEPS_AT_MOST = 32, 400
+_STEPS_AT_LEAST = 120
+EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
 _WORSE, _SHORTER = 1.1, 0.3  # an error this much over the best one goes back to it, with steps this much shorter
 _MEMORY = 256 << 20  # bytes of the activations of one batch
-UNABLE: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
-"""Sizes that depend on values, and forms of operators that the runtime's kernels do not take."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ class RefineOptions:
         A sample costs four runs of the dense model at most: its own, the forward and the two backward products. With
         few samples the batches get smaller, so that there are steps enough, and large images too, for the memory.
         """
-        samples = work / (_RUNS_A_SAMPLE * max(ir.macs(dense, shapes), 1))
+        samples = work / (RUNS_A_SAMPLE * max(ir.macs(dense, shapes), 1))
         constants = ir.initializers(dense)
         size = sum(4 * math.prod(shape) for name, shape in shapes.items() if name not in constants)
-        batch = min(_LARGEST_BATCH, max(int(samples / _STEPS_AT_LEAST), 4), max(int(_MEMORY / max(size, 1)), 1))
-        return RefineOptions(steps=min(int(samples / batch), _STEPS_AT_MOST), batch=batch, seed=seed, threads=threads)
+        batch = min(LARGEST_BATCH, max(int(samples / _STEPS_AT_LEAST), 4), max(int(_MEMORY / max(size, 1)), 1))
+        return RefineOptions(steps=min(int(samples / batch), STEPS_AT_MOST), batch=batch, seed=seed, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def refine(
         if gradient is None:
             return Refinement()
         return _Descent(dense, compressed, goals, gradient, chosen).run(fit, check)
-    except UNABLE:
+    except ModelError:  # sizes that depend on values, and forms of operators that the runtime's kernels do not take
         return Refinement()
 
 
@@ -141,7 +140,7 @@ class _Descent:
         self._scales = self._measure_scales(fit)
         before = best = self._error(check)
         kept, steps = dict(self._weights), 0
-        total = min(options.steps, _EPOCHS * max(len(fit) // options.batch, 1))
+        total = min(options.steps, EPOCHS * max(len(fit) // options.batch, 1))
         look = max(total // max(options.looks, 1), 1)
         for step, (call, mask) in enumerate(islice(self._calls(fit), total), start=1):
             found = self._gradient.forward(call, self._weights)
