@@ -5,20 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ablation import NOTHING, from_report, row_id, table
+from machine_facts import MACHINE
 
 from onnxprune.search.options import INGREDIENTS
-
-MACHINE = {
-    "cpu": "processor",
-    "cpu_model": "1/2/3",
-    "cores": 2,
-    "memory_gib": 8,
-    "onnxruntime": "1.31.1",
-    "commit": "",
-    "threads": 1,
-    "load": 0.1,
-    "date": "2026-01-01 00:00 UTC",
-}
 
 
 def _row(without: str, after: float | None, **changes: Any) -> dict[str, Any]:

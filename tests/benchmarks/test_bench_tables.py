@@ -8,23 +8,12 @@ from typing import Any
 import onnx
 import pytest
 from latency import control_text, latency_text, ratio_text, starts
+from machine_facts import MACHINE
 from scale import SIZES, STEPS, exponent, growth, late, steps, table
 from scale_models import MODELS
 
 from onnxprune import ir
 from onnxprune.canonical import canonicalize_model
-
-MACHINE = {
-    "cpu": "processor",
-    "cpu_model": "1/2/3",
-    "cores": 2,
-    "memory_gib": 8,
-    "onnxruntime": "1.31.1",
-    "commit": "",
-    "threads": 1,
-    "load": 0.1,
-    "date": "2026-01-01 00:00 UTC",
-}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,23 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machine_facts import MACHINE
 from pareto import drawn, page
 from pareto_picture import SERIES, front, panel_of, png, svg
 from peer_table import OURS, TOOLS, VARIANTS, point, starts, variants
 from peer_verdicts import WORTH_MEASURING, best, best_other, compare_text, curve, gain, mean_gain, verdicts
 from peers import TOOLS_FOLDER
 
-MACHINE = {
-    "cpu": "processor",
-    "cpu_model": "1/2/3",
-    "cores": 2,
-    "memory_gib": 8,
-    "onnxruntime": "1.31.1",
-    "commit": "",
-    "threads": 1,
-    "load": 0.1,
-    "date": "2026-01-01 00:00 UTC",
-}
 STATIC = "ORT static int8"
 
 

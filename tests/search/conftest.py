@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,6 +23,40 @@ from passes.block_removal import branches
 from runtime_bench import Arm, Comparison, Quick, Speedup, Target, Timing
 
 OVERHEAD_S, MAC_S = 2e-6, 1e-9
+
+
+@pytest.fixture
+def calibration(models: Path, tmp_path: Path) -> Path:
+    """A few of the calibration images: enough for these models, and quick."""
+    path = tmp_path / "calibration.npz"
+    np.savez(path, image=np.load(models / "digits_calib.npz")["image"][:160])
+    return path
+
+
+@pytest.fixture
+def mlp(models: Path) -> Path:
+    return models / "digits_mlp.onnx"
+
+
+@pytest.fixture
+def recurrent() -> ir.Model:
+    """Hidden units of an LSTM that only its own recurrence and a GRU read, and a product behind the GRU."""
+    rng = np.random.default_rng(0)
+    sizes = {"w": (1, 32, 5), "r": (1, 32, 8), "v": (1, 18, 8), "s": (1, 18, 6), "u": (6, 4)}
+    body = """<ir_version: 8, opset_import: ["" : 17]> net (float[7, 1, 5] x) => (float[1, 4] y)
+        <int64[1] one = {1}, int64[1] zero = {0}> {
+        h4 = LSTM<hidden_size=8>(x, w, r)
+        h = Squeeze(h4, one)
+        g4, g3 = GRU<hidden_size=6>(h, v, s)
+        g = Squeeze(g3, zero)
+        y = MatMul(g, u)
+    }"""
+    proto = onnx.parser.parse_model(body)
+    for name, shape in sizes.items():
+        proto.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape, np.float32), name))
+    model = ir.from_proto(proto)
+    ir.infer_shapes(model)
+    return model
 
 
 def residual_network(blocks: int = 3, width: int = 16, inner: int = 24, seed: int = 0) -> ir.Model:

@@ -20,19 +20,6 @@ Residual = Callable[..., ir.Model]
 FIRST, SECOND = "hidden.1.weight:0", "hidden.3.weight:0"
 
 
-@pytest.fixture
-def calibration(models: Path, tmp_path: Path) -> Path:
-    """A few of the calibration images: enough for these models, and quick."""
-    path = tmp_path / "calibration.npz"
-    np.savez(path, image=np.load(models / "digits_calib.npz")["image"][:160])
-    return path
-
-
-@pytest.fixture
-def mlp(models: Path) -> Path:
-    return models / "digits_mlp.onnx"
-
-
 def check_written(report: dict[str, Any], result: onnx.ModelProto) -> None:
     """What every report of a finished run owes."""
     onnx.checker.check_model(result, full_check=True)

@@ -25,18 +25,6 @@ Residual = Callable[..., ir.Model]
 Make = Callable[..., Workspace]
 
 
-@pytest.fixture
-def calibration(models: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "calibration.npz"
-    np.savez(path, image=np.load(models / "digits_calib.npz")["image"][:160])
-    return path
-
-
-@pytest.fixture
-def mlp(models: Path) -> Path:
-    return models / "digits_mlp.onnx"
-
-
 def compressed(model: Path, calibration: Path, **options: Any) -> api.Result:
     defaults: dict[str, Any] = {"precision": ["fp32"], "threads": 1, "effort": "fast", "calib_data": calibration}
     return api.compress(model, **(defaults | options))

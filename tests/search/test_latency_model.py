@@ -242,23 +242,10 @@ def test_a_cluster_lies_in_the_branch_of_its_contraction(residual: Residual) -> 
     assert any(len(cluster.nodes) > 2 for cluster in found.priced)
 
 
-def test_hidden_units_of_recurrent_layers_are_priced() -> None:
-    body = """<ir_version: 8, opset_import: ["" : 17]> net (float[7, 1, 5] x) => (float[1, 4] y)
-        <int64[1] one = {1}, int64[1] zero = {0}> {
-        h4 = LSTM<hidden_size=8>(x, w, r)
-        h = Squeeze(h4, one)
-        g4, g3 = GRU<hidden_size=6>(h, v, s)
-        g = Squeeze(g3, zero)
-        y = MatMul(g, u)
-    }"""
-    sizes = {"w": (1, 32, 5), "r": (1, 32, 8), "v": (1, 18, 8), "s": (1, 18, 6), "u": (6, 4)}
-    proto = onnx.parser.parse_model(body)
-    proto.graph.initializer.extend(numpy_helper.from_array(np.ones(n, np.float32), name) for name, n in sizes.items())
-    model = ir.from_proto(proto)
-    ir.infer_shapes(model)
-    graph = channels.analyze(model)
+def test_hidden_units_of_recurrent_layers_are_priced(recurrent: ir.Model) -> None:
+    graph = channels.analyze(recurrent)
     levels = {group.name: (2, group.width) for group in graph.groups}
-    found = plan_table(model, graph, ir.shapes_for(model, {"x": (7, 1, 5)}), levels, {}, ir.to_proto, "float")
+    found = plan_table(recurrent, graph, ir.shapes_for(recurrent, {"x": (7, 1, 5)}), levels, {}, ir.to_proto, "float")
     assert sorted(group.width for group in graph.groups) == [6, 8]
     lstm, gru = (group.name for group in graph.groups)
     assert {cluster.axes for cluster in found.priced} >= {(lstm,), (lstm, gru), (gru,)}
