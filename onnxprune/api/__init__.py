@@ -38,12 +38,13 @@ Evaluate = Callable[[Any], float]
 @dataclass(frozen=True)
 class Result:
     """A compressed model and its report (see docs/report.md). `models`: all models of a front, the slowest first;
-    `model` is the last of them.
+    `model` is the last of them. `missed`: why the target was not met, where the best effort was asked for.
     """
 
     model: onnx.ModelProto
     report: dict[str, Any]
     models: tuple[onnx.ModelProto, ...] = ()
+    missed: OnnxpruneError | None = None
 
 
 def compress(
@@ -120,7 +121,7 @@ def _run(
     progress: Progress | None,
     html: str | Path | None = None,
 ) -> Result:
-    """Runs, writes the reports first and the models last, and raises what the run ended with."""
+    """Runs, writes the reports first and the models last, and raises what a run without a model ended with."""
     from onnxprune import report_html
     from onnxprune.search.stopwatch import Stopwatch
     from onnxprune.units import numbered
@@ -138,9 +139,10 @@ def _run(
             ir.save(model, numbered(Path(output), number) if facts.front else Path(output), overwrite=True)
     if error is not None:
         error.report = plain  # type: ignore[attr-defined]
-        raise error
+        if not models:
+            raise error
     protos = tuple(ir.to_proto(model) for model in models)
-    return Result(protos[-1], plain, protos)
+    return Result(protos[-1], plain, protos, error)
 
 
 def benchmark(

@@ -151,7 +151,7 @@ def physical_cores(logical: int) -> int:
 
 
 def run(request: Request, folder: Path, progress: Progress) -> Made:
-    """Compresses. Returns the models (none where nothing may be written), the report, and the error that ends it."""
+    """Compresses. Returns the models (none where nothing may be written), the report, and what was missed."""
     if request.pipeline is None:
         request.search_options()
     elif any(value is not None for value in (request.target_size, request.target_macs, request.pareto)):
@@ -290,7 +290,7 @@ def _conclude(
     keep = error is None or (request.best_effort and isinstance(error, TargetNotMetError))
     if error is not None:
         report.met = False
-    return ([outcome.finished.compressed] if keep else []), report, (None if keep else error)
+    return [outcome.finished.compressed] if keep else [], report, error
 
 
 def _front(prepared: Prepared, work: Workspace, outcome: Outcome, report: Report, accepts: Acceptance) -> Made:

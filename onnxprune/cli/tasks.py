@@ -14,12 +14,17 @@ Request = Mapping[str, Any]
 
 
 def compress(request: Request, progress: Progress) -> Any:
-    """Compresses a model to a latency target; the result is the report."""
+    """Compresses a model to a latency target; the result is the report. Raises what a best effort missed, once it is
+    written.
+    """
     from onnxprune import api, evaluation
 
     options = dict(request["options"])
     evaluate = evaluation.from_options(request["evaluate"])
-    return api.compress(request["model"], evaluate=evaluate, progress=progress, **options).report
+    result = api.compress(request["model"], evaluate=evaluate, progress=progress, **options)
+    if result.missed is not None:
+        raise result.missed
+    return result.report
 
 
 def prune(request: Request, progress: Progress) -> Any:

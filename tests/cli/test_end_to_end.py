@@ -129,7 +129,8 @@ def reproduced(model: Path, here: Path, *arguments: str) -> list[bytes]:
     for seed in ("1", "2"):
         written = ["-o", f"{seed}.onnx", "--report", f"{seed}.json", "--best-effort", "--latency-table", "t.json"]
         command = [sys.executable, "-m", "onnxprune", str(model), "--threads", "1", *written, *arguments]
-        subprocess.run(command, cwd=here, check=True, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True)
+        ran = subprocess.run(command, cwd=here, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True)
+        assert ran.returncode in (0, 4), ran.stderr  # a loaded machine may not certify: the bytes are the same
         found.append((here / f"{seed}.onnx").read_bytes())
     first, second = (json.loads((here / f"{seed}.json").read_text()) for seed in ("1", "2"))
     assert second["latency_table"]["measured"] == 0 < second["latency_table"]["taken"]

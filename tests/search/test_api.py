@@ -13,7 +13,9 @@ import pytest
 
 import onnxprune
 from onnxprune import api, ir
+from onnxprune.cli import tasks
 from onnxprune.errors import AccuracyError, DataError, OnnxpruneError, TargetNotMetError, UsageError
+from onnxprune.progress import SilentProgress
 from onnxprune.stats import Feeds, model_drift
 
 Residual = Callable[..., ir.Model]
@@ -235,7 +237,18 @@ def test_best_effort_gives_the_lowest_there_is(mlp: Path, calibration: Path) -> 
         threads=1,
     )
     assert not result.report["met"]
+    assert isinstance(result.missed, TargetNotMetError) and "cannot be met" in str(result.missed)
     assert result.report["speedup"]["cpu"]["ratio"] == pytest.approx(result.report["floor"]["cpu"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("formula_machine")
+def test_the_command_line_ends_with_what_a_best_effort_missed(mlp: Path, calibration: Path, tmp_path: Path) -> None:
+    options = {"calib_data": str(calibration), "precision": ["fp32"], "best_effort": True, "max_drift": 10, "threads": 1}
+    written = {"output": str(tmp_path / "o.onnx"), "report": str(tmp_path / "r.json")}
+    request = {"model": str(mlp), "evaluate": None, "options": {"target_latency": "0.001x", **options, **written}}
+    with pytest.raises(TargetNotMetError):
+        tasks.compress(request, SilentProgress())
+    assert {path.name for path in tmp_path.iterdir()} >= {"o.onnx", "r.json"}
 
 
 @pytest.mark.usefixtures("formula_machine")
