@@ -8,16 +8,18 @@ the re-fitted network with the ones before it dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.stats import Feeds, drift, padding, run
+from onnxprune.stats import Feeds, drift, padding, products, run
+from onnxprune.stats.arrays import Array
 from onnxprune.stats.reference import Reference
+from onnxprune.stats.walk import Walk
 from passes.block_removal import Branch, drop
-from passes.structured_pruning.compensate import Options, compensate
+from passes.structured_pruning.compensate import CompensationReport, Options, aims, compensate
 
 LOOK_AHEAD = 3  # candidates measured again after each drop
 HOPELESS = 0.25  # squared output error, the drift that is refused: no further drop is of use
@@ -65,7 +67,7 @@ def drop_order(
     """
     if not branches:
         return DropOrder()
-    look = _Look(model, feeds, fitting)
+    look = _Look(model, feeds, fitting, branches)
     state = _State(model, {})
     alone = {}
     for position, branch in enumerate(branches):
@@ -77,7 +79,8 @@ def drop_order(
     errors: list[float] = []
     while left:
         tell(f"{len(order)} of {len(branches)} ordered")
-        found = {branch.name: look(state, branch) for branch in left[:LOOK_AHEAD]}
+        near = sorted(left[:LOOK_AHEAD], key=branches.index)  # in graph order, as looks are cheapest
+        found = {branch.name: look(state, branch) for branch in near}
         best = min(left[:LOOK_AHEAD], key=lambda b: (found[b.name].error - state.error) / saved[b.name])
         if found[best.name].error > HOPELESS:
             break
@@ -89,22 +92,57 @@ def drop_order(
 
 
 class _Look:
-    """Drops a branch from a state, re-fits what is near, and compares the outputs with the dense network's."""
+    """Drops a branch from a state, re-fits what is near, and compares the outputs with the dense network's.
 
-    def __init__(self, model: ir.Model, feeds: Feeds, fitting: Feeds) -> None:
+    What lies before the branch is computed once for all looks at one state that come in graph order.
+    """
+
+    def __init__(self, model: ir.Model, feeds: Feeds, fitting: Feeds, branches: Sequence[Branch]) -> None:
         few = fitting.take(np.linspace(0, len(fitting) - 1, min(len(fitting), FITTING_SAMPLES)).astype(int))
         self._dense, self._feeds = model, feeds
         self._reference = Reference(model, few, rows_a_column=ROWS_A_COLUMN)
         self._outputs = list(run(model, feeds))
         self._masks = list(padding(model, feeds))
+        self._start(_State(model, {}))
+        wanted: dict[str, int] = {}
+        for branch in branches:
+            wanted |= aims(model, *self._dropped(self._state, branch))
+        self._reference.fetch(wanted)
 
     def __call__(self, state: _State, branch: Branch) -> _State:
+        if state is not self._state:
+            self._start(state)
+        model, aliases, options = self._dropped(state, branch)
+        fitted = compensate(
+            self._dense,
+            model,
+            {},
+            aliases=aliases,
+            reference=self._reference,
+            ahead=self._fitting,
+            options=options,
+        )
+        return _State(model, aliases, squared(drift(self._outputs, self._run(model, fitted), self._masks)))
+
+    def _start(self, state: _State) -> None:
+        reference = self._reference
+        self._state = state
+        self._fitting = Walk(state.model, reference.feeds, batch=reference.batch)
+        self._comparing = Walk(state.model, self._feeds)
+
+    def _dropped(self, state: _State, branch: Branch) -> tuple[ir.Model, Mapping[str, str], Options]:
         model = state.model.copy()
         new = drop(model, [branch])
-        aliases = {**state.aliases, **new}
-        options = replace(LOOK, around=frozenset(new.values()), window=FITTED)
-        compensate(self._dense, model, {}, aliases=aliases, reference=self._reference, options=options)
-        return _State(model, aliases, squared(drift(self._outputs, run(model, self._feeds), self._masks)))
+        return model, {**state.aliases, **new}, replace(LOOK, around=frozenset(new.values()), window=FITTED)
+
+    def _run(self, model: ir.Model, fitted: CompensationReport) -> Iterator[Mapping[str, Array]]:
+        """The outputs, from the first contraction on that was fitted."""
+        first = products(model)[fitted.fits[0].node].data if fitted.fits else None
+        walk = None if first is None else self._comparing.fork(model, first)
+        outputs = list(self._outputs[0])
+        if walk is None or any(not walk.is_ahead(name) for name in outputs):
+            return run(model, self._feeds)
+        return walk.advance(outputs)
 
 
 def squared(drifts: Mapping[str, float]) -> float:

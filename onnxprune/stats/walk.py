@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import onnx_graphsurgeon as gs
+
 from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
@@ -18,7 +20,7 @@ class Walk:
     """
 
     def __init__(self, model: ir.Model, feeds: Feeds, *, batch: int = 32, threads: int = 0) -> None:
-        self._model, self._threads = model, threads
+        self._model, self._feeds, self._batch, self._threads = model, feeds, batch, threads
         self._live: list[dict[str, Array]] = [dict(call) for call in feeds.calls(batch)]
         self._left = {ir.node_key(node): reads(node) for node in model.graph.nodes}
         self._made = {tensor.name: ir.node_key(node) for node in model.graph.nodes for tensor in node.outputs}
@@ -26,6 +28,28 @@ class Walk:
     def __len__(self) -> int:
         """Number of calls."""
         return len(self._live)
+
+    def fork(self, model: ir.Model, name: str) -> Walk | None:
+        """Runs what the tensor needs, and returns the same position in a ``model`` that differs in nothing so far but
+        weights that nothing has read; None, with nothing run, where its nodes differ or the tensor has been passed.
+        """
+        given = set(self._live[0])
+        if name not in given and not self.is_ahead(name):
+            return None
+        theirs = {ir.node_key(node): node for node in model.graph.nodes}
+        needs = {ir.node_key(node) for node in needed(self._model, [name], given)[0]}
+        ran = {ir.node_key(node): node for node in self._model.graph.nodes if ir.node_key(node) not in self._left}
+        ran |= {ir.node_key(node): node for node in self._model.graph.nodes if ir.node_key(node) in needs}
+        if any(key not in theirs or _joined(theirs[key]) != _joined(node) for key, node in ran.items()):
+            return None
+        if needs:
+            for _ in self.advance([name]):
+                pass
+        other = Walk(model, self._feeds, batch=self._batch, threads=self._threads)
+        other._live = [dict(live) for live in self._live]
+        for key in ran:
+            del other._left[key]
+        return other
 
     def advance(self, wanted: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         """Runs what ``wanted`` needs, once, and yields these tensors for every call; the iterator must be exhausted.
@@ -64,6 +88,11 @@ class Walk:
         for live, value in zip(self._live, values, strict=True):
             if name in live:
                 live[name] = value
+
+
+def _joined(node: gs.Node) -> tuple[list[str], list[str]]:
+    """Names of what a node reads and yields."""
+    return [tensor.name for tensor in node.inputs], [tensor.name for tensor in node.outputs]
 
 
 def live_bytes(model: ir.Model, shapes: Mapping[str, Sequence[int]], at: Collection[str] | None = None) -> int:

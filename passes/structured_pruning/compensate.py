@@ -79,6 +79,7 @@ def compensate(
     aliases: Mapping[str, str] | None = None,
     reference: Reference | None = None,
     statistics: Statistics | None = None,
+    ahead: Walk | None = None,
     options: Options | None = None,
 ) -> CompensationReport:
     """Assigns new weights and biases in ``compressed``, in place.
@@ -93,8 +94,19 @@ def compensate(
         if feeds is None:
             raise ValueError("compensate needs feeds or a reference")
         reference = Reference(dense, feeds, threads=chosen.threads)
-    work = _Work(dense, compressed, removed, reference, statistics, chosen)
-    return work.run(plans(dense, compressed, aliases, over_sums=chosen.drift_correction))
+    work = _Work(dense, compressed, removed, reference, statistics, ahead, chosen)
+    return work.run(_near(plans(dense, compressed, aliases, over_sums=chosen.drift_correction), chosen))
+
+
+def aims(
+    dense: ir.Model, compressed: ir.Model, aliases: Mapping[str, str] | None = None, options: Options | None = None
+) -> dict[str, int]:
+    """The dense tensors that `compensate` aims at with these arguments, and their channel axes: what a reference of
+    many candidates can fetch at once.
+    """
+    chosen = options or Options()
+    todo = _near(plans(dense, compressed, aliases, over_sums=chosen.drift_correction), chosen)
+    return {plan.dense: plan.product.channel_axis for plan in todo}
 
 
 def _near(todo: Sequence[Plan], options: Options) -> Sequence[Plan]:
@@ -121,19 +133,20 @@ class _Work:
         removed: Mapping[AxisKey, Array],
         reference: Reference,
         statistics: Statistics | None,
+        ahead: Walk | None,
         options: Options,
     ) -> None:
         self._dense, self._tensors = dense, ir.tensors(compressed)
         self._compressed, self._removed, self._reference = compressed, removed, reference
         self._statistics, self._options = statistics, options
         self._nodes = {ir.node_key(node): node for node in compressed.graph.nodes}
-        self._walk = Walk(compressed, reference.feeds, batch=reference.batch, threads=options.threads)
+        self._ahead = ahead
 
     def run(self, todo: Sequence[Plan]) -> CompensationReport:
-        todo = _near(todo, self._options)
         skipped = {plan.product.node: reason for plan in todo if (reason := self._left_alone(plan))}
         usable = [plan for plan in todo if plan.product.node not in skipped]
         self._reference.fetch({plan.dense: plan.product.channel_axis for plan in usable})
+        self._walk = self._start(usable)
         fits: list[Fit] = []
         for _, wave in groupby(usable, key=lambda plan: plan.wave):
             together = list(wave)
@@ -143,6 +156,12 @@ class _Work:
                 else:
                     skipped[plan.product.node] = "its input holds infinite values"
         return CompensationReport(tuple(fits), skipped)
+
+    def _start(self, usable: Sequence[Plan]) -> Walk:
+        """From where the compressed model has to be run."""
+        known = self._ahead.fork(self._compressed, usable[0].product.data) if self._ahead and usable else None
+        feeds, batch = self._reference.feeds, self._reference.batch
+        return known or Walk(self._compressed, feeds, batch=batch, threads=self._options.threads)
 
     def _left_alone(self, plan: Plan) -> str:
         """Why a contraction keeps its weights; empty where it does not."""
