@@ -19,15 +19,13 @@ from onnxprune import ir
 from onnxprune.channels import AxisKey
 from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
-from onnxprune.stats.drift import padding
 from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.runner import Runner
 from passes.refinement.adam import Adam
+from passes.refinement.batches import Batch, Batches, Call
 from passes.refinement.differentiate import Gradient, differentiate
 from passes.refinement.targets import Target, targets
 from passes.refinement.whitening import Basis, bases
-
-Call = Mapping[str, Array]
 
 RUNS_A_SAMPLE = 4
 LARGEST_BATCH, STEPS_AT_MOST = 32, 400
@@ -137,17 +135,22 @@ class _Descent:
     def run(self, fit: Feeds, check: Feeds) -> Refinement:
         options = self._options
         adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
-        self._scales = self._measure_scales(fit)
-        before = best = self._error(check)
+        seen, judged = (
+            Batches(self._dense_model, feeds, options.batch, self._wanted, seed)
+            for feeds, seed in ((fit, options.seed), (check, None))
+        )
+        self._scales = self._measure_scales(seen[0].wanted)
+        before = best = self._error(judged)
         kept, steps = dict(self._weights), 0
-        total = min(options.steps, EPOCHS * max(len(fit) // options.batch, 1))
+        total = min(options.steps, EPOCHS * len(seen))
         look = max(total // max(options.looks, 1), 1)
-        for step, (call, mask) in enumerate(islice(self._calls(fit), total), start=1):
-            found = self._gradient.forward(call, self._weights)
-            slopes = self._gradient.backward(found, self._weights, self._losses(found, call, mask))
+        for step, place in enumerate(islice(_shuffled(len(seen), options.seed), total), start=1):
+            batch = seen[place]
+            found = self._gradient.forward(batch.call, self._weights)
+            slopes = self._gradient.backward(found, self._weights, self._losses(found, batch))
             adam.step(self._weights, slopes, rate * _schedule(step, total))
             if step % look == 0 or step == total:
-                error = self._error(check)
+                error = self._error(judged)
                 if error < best:
                     best, kept, steps = error, dict(self._weights), step
                 elif error > _WORSE * best:  # deep networks take smaller steps: once more from the best, shorter
@@ -163,55 +166,46 @@ class _Descent:
         names = self._gradient.names
         return bases(self._compressed, names, feeds, batch=options.batch, seed=options.seed, threads=options.threads)
 
-    def _calls(self, feeds: Feeds) -> Iterator[tuple[Call, Array | None]]:
-        """Full calls in random order, again and again."""
-        rng = np.random.default_rng(self._options.seed)
-        while True:
-            mixed = feeds.take(rng.permutation(len(feeds)))
-            yield from self._full(mixed)
-
-    def _full(self, feeds: Feeds) -> Iterator[tuple[Call, Array | None]]:
-        """The calls of ``feeds`` that have as many samples as the first, with their masks."""
-        batch = self._options.batch
-        sizes = [len(rows) for rows in feeds.call_rows(batch)]
-        for size, call, mask in zip(sizes, feeds.calls(batch), padding(self._dense_model, feeds, batch), strict=True):
-            if size == sizes[0]:
-                yield call, mask
-
     def _wanted(self, call: Call) -> dict[str, Array]:
         dense = self._dense(call)
         return {goal.name: goal.wanted(dense[goal.dense]) for goal in self._goals}
 
-    def _measure_scales(self, feeds: Feeds) -> dict[str, float]:
+    def _measure_scales(self, wanted: Call) -> dict[str, float]:
         """What a squared error of each target counts: outputs 1 in all, the tensors before them 1 in all."""
-        call, _ = next(self._calls(feeds))
         scales = {}
         for goal in self._goals:
-            values = self._wanted(call)[goal.name]
             alike = sum(other.output == goal.output for other in self._goals)
-            scales[goal.name] = 1 / (max(float(values.var(dtype=np.float64)), 1e-20) * alike)
+            scales[goal.name] = 1 / (max(float(wanted[goal.name].var(dtype=np.float64)), 1e-20) * alike)
         return scales
 
-    def _losses(self, found: Call, call: Call, mask: Array | None) -> dict[str, Array]:
+    def _losses(self, found: Call, batch: Batch) -> dict[str, Array]:
         """The gradient of the mean squared error of each target."""
         losses = {}
-        for name, wanted in self._wanted(call).items():
-            change = _hidden(found[name] - wanted, mask)
+        for name, wanted in batch.wanted.items():
+            change = _hidden(found[name] - wanted, batch.mask)
             losses[name] = (2 * self._scales[name] / change.size * change).astype(np.float32)
         return losses
 
-    def _error(self, check: Feeds) -> float:
+    def _error(self, judged: Batches) -> float:
         """The squared relative error of the outputs, the mean over them."""
         errors = dict.fromkeys((goal.name for goal in self._goals if goal.output), 0.0)
         energies = dict(errors)
-        for call, mask in self._full(check):
-            found, wanted = self._gradient.forward(call, self._weights), self._wanted(call)
+        for batch in judged:
+            found = self._gradient.forward(batch.call, self._weights)
             for name in errors:
-                errors[name] += float(np.square(_hidden(found[name] - wanted[name], mask), dtype=np.float64).sum())
-                energies[name] += float(np.square(_hidden(wanted[name], mask), dtype=np.float64).sum())
+                wanted = batch.wanted[name]
+                errors[name] += float(np.square(_hidden(found[name] - wanted, batch.mask), dtype=np.float64).sum())
+                energies[name] += float(np.square(_hidden(wanted, batch.mask), dtype=np.float64).sum())
         ratios = [errors[name] / max(energies[name], 1e-30) for name in errors]
         total = float(np.mean(ratios)) if ratios else 0.0
         return total if np.isfinite(total) else float("inf")
+
+
+def _shuffled(count: int, seed: int) -> Iterator[int]:
+    """The numbers under `count` in random order, again and again."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from rng.permutation(count).tolist()
 
 
 def _hidden(values: Array, mask: Array | None) -> Array:
