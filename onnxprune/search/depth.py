@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune import ir
+from onnxprune.errors import ModelError
 from onnxprune.stats import Feeds, drift, padding, products, run
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.reference import Reference
@@ -25,6 +26,8 @@ LOOK_AHEAD = 3  # candidates measured again after each drop
 HOPELESS = 0.25  # squared output error, the drift that is refused: no further drop is of use
 FITTED = 3  # contractions that are re-fitted for a look: the one before the branch and the two after it
 FITTING_SAMPLES = 256
+FEWEST_SAMPLES = 96
+LOOK_MACS = 3e10  # multiply-adds of one pass over the samples that a look fits on: large models are fitted on fewer
 ROWS_A_COLUMN = 20
 LOOK = Options(ridges=(1e-2,), rounds=1, held_out=0)
 """How a look fits: the ridge is not searched for, which would take a quarter of its time."""
@@ -98,7 +101,7 @@ class _Look:
     """
 
     def __init__(self, model: ir.Model, feeds: Feeds, fitting: Feeds, branches: Sequence[Branch]) -> None:
-        few = fitting.take(np.linspace(0, len(fitting) - 1, min(len(fitting), FITTING_SAMPLES)).astype(int))
+        few = fitted_by_looks(model, fitting)
         self._dense, self._feeds = model, feeds
         self._reference = Reference(model, few, rows_a_column=ROWS_A_COLUMN)
         self._outputs = list(run(model, feeds))
@@ -143,6 +146,18 @@ class _Look:
         if walk is None or any(not walk.is_ahead(name) for name in outputs):
             return run(model, self._feeds)
         return walk.advance(outputs)
+
+
+def fitted_by_looks(model: ir.Model, fitting: Feeds) -> Feeds:
+    """The samples, evenly spaced, that a quick look fits weights on."""
+    first = next(fitting.take([0]).calls(1))
+    try:
+        macs = ir.macs(model, ir.shapes_for(model, {name: array.shape for name, array in first.items()}))
+        affordable = int(LOOK_MACS * (fitting.fixed_batch or 1) / max(macs, 1))
+    except ModelError:  # sizes that only the values of the inputs decide
+        affordable = FITTING_SAMPLES
+    count = min(len(fitting), FITTING_SAMPLES, max(affordable, FEWEST_SAMPLES))
+    return fitting.take(np.linspace(0, len(fitting) - 1, count).astype(int))
 
 
 def squared(drifts: Mapping[str, float]) -> float:

@@ -122,7 +122,9 @@ def _refined(work: Workspace, done: Finished, share: float) -> ir.Model:
     floating = done.floating.copy()
     opened = work.opened(floating)
     chosen = RefineOptions.within(options.effort.refinement * share, work.base, work.shapes, seed=options.seed)
-    found = refine(work.open_base, opened, done.removed, work.feeds, aliases=done.aliases, options=chosen)
+    found = refine(
+        work.open_base, opened, done.removed, work.feeds, held=work.held, aliases=done.aliases, options=chosen
+    )
     if found.steps == 0:
         work.progress.decide("refining brings the outputs no nearer: the weights stay as they were fitted")
         return done.floating

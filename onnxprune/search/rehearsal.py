@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-import numpy as np
-
-from onnxprune.search.depth import FITTING_SAMPLES, LOOK, ROWS_A_COLUMN, squared
+from onnxprune.search.depth import LOOK, ROWS_A_COLUMN, fitted_by_looks, squared
 from onnxprune.search.plan import Plan, chosen_branches, narrowed
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import drift, padding, run
@@ -34,9 +32,8 @@ class Rehearsal:
 
     @cached_property
     def _reference(self) -> Reference:
-        count = min(len(self._work.fitting), FITTING_SAMPLES)
-        few = np.linspace(0, len(self._work.fitting) - 1, count).astype(int)
-        return Reference(self._work.open_base, self._work.fitting.take(few), rows_a_column=ROWS_A_COLUMN)
+        base = self._work.open_base
+        return Reference(base, fitted_by_looks(base, self._work.fitting), rows_a_column=ROWS_A_COLUMN)
 
     def __call__(self, plan: Plan, keep: Mapping[str, Array]) -> float:
         work = self._work

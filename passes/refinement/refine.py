@@ -85,19 +85,21 @@ def refine(
     removed: Mapping[AxisKey, Array],
     feeds: Feeds,
     *,
+    held: Feeds | None = None,
     aliases: Mapping[str, str] | None = None,
     options: RefineOptions | None = None,
 ) -> Refinement:
     """Assigns new weights in ``compressed``, in place; what they are is in :class:`Refinement`.
 
-    ``removed`` and ``aliases`` are those of ``structured_pruning.compensate``. Weights from which a way to the targets
-    leads through an operator without a gradient, quantized weights and embeddings keep their values.
+    ``held``: samples that choose, best some that the weights have not been fitted to before; a part of ``feeds`` where
+    absent. ``removed`` and ``aliases`` are those of ``structured_pruning.compensate``. Weights from which a way to the
+    targets leads through an operator without a gradient, quantized weights and embeddings keep their values.
     """
     chosen = options or RefineOptions()
     goals = targets(dense, compressed, removed, aliases or {}, chosen.features)
     if not any(goal.output for goal in goals):
         return Refinement()
-    fit, check = feeds.split(1 - chosen.held_out, chosen.seed)
+    fit, check = feeds.split(1 - chosen.held_out, chosen.seed) if held is None else (feeds, held)
     first = next(fit.calls(chosen.batch))
     try:
         goals = _comparable(dense, compressed, goals, first, chosen.threads)

@@ -243,7 +243,13 @@ def test_best_effort_gives_the_lowest_there_is(mlp: Path, calibration: Path) -> 
 
 @pytest.mark.usefixtures("formula_machine")
 def test_the_command_line_ends_with_what_a_best_effort_missed(mlp: Path, calibration: Path, tmp_path: Path) -> None:
-    options = {"calib_data": str(calibration), "precision": ["fp32"], "best_effort": True, "max_drift": 10, "threads": 1}
+    options = {
+        "calib_data": str(calibration),
+        "precision": ["fp32"],
+        "best_effort": True,
+        "max_drift": 10,
+        "threads": 1,
+    }
     written = {"output": str(tmp_path / "o.onnx"), "report": str(tmp_path / "r.json")}
     request = {"model": str(mlp), "evaluate": None, "options": {"target_latency": "0.001x", **options, **written}}
     with pytest.raises(TargetNotMetError):
