@@ -20,6 +20,7 @@ from onnxprune.errors import OnnxpruneError, TargetNotMetError, UsageError
 from onnxprune.progress import Progress
 from onnxprune.report import Report, TargetFacts
 from onnxprune.search.budget import for_macs
+from onnxprune.search.effort import effort
 from onnxprune.search.finalists import Contender, best_finished
 from onnxprune.search.options import SearchOptions
 from onnxprune.search.plan import Plan
@@ -47,6 +48,7 @@ class Request:
     granularity: str = "head"
     freeze_initializers: bool = False
     keep_batchnorm: bool = False
+    effort: str = "normal"
     seed: int = 0
 
 
@@ -120,6 +122,7 @@ def _options(request: Request) -> SearchOptions:
         drop_branches=request.drop_branches,
         criterion=request.criterion,
         without=frozenset() if request.compensate else frozenset({"compensation"}),
+        effort=effort(request.effort),
         seed=request.seed,
     )
 

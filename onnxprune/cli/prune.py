@@ -24,6 +24,7 @@ CRITERIA = ["obs", "magnitude-l1", "magnitude-l2", "bn-scale", "wanda", "geometr
 @click.option("--no-compensate", is_flag=True, help="Do not re-fit the weights that are left.")
 @click.option("--drop-branches", is_flag=True, help="Also remove whole residual branches.")
 @params.calibration
+@params.effort
 @params.freeze
 @params.granularity
 @params.canonical
@@ -50,6 +51,7 @@ def prune(**given: Any) -> int:
             "criterion": given["criterion"],
             "compensate": not given["no_compensate"],
             "drop_branches": given["drop_branches"],
+            "effort": given["effort"],
             "output": job.staged(output),
         }
         report = job.run({"model": str(model), "options": options})

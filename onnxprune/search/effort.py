@@ -45,7 +45,7 @@ EFFORTS = {
             "normal",
             probe_samples=48,
             fitting_samples=1024,
-            refinement=2e12,
+            refinement=1.5e12,
             rounds=6,
             rehearsals=6,
             finalists=2,

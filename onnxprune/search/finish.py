@@ -121,7 +121,8 @@ def _refined(work: Workspace, done: Finished, share: float) -> ir.Model:
     work.progress.stage("refining weights")
     floating = done.floating.copy()
     opened = work.opened(floating)
-    chosen = RefineOptions.within(options.effort.refinement * share, work.base, work.shapes, seed=options.seed)
+    spent = options.effort.refinement * share
+    chosen = RefineOptions.within(spent, work.open_base, opened, work.shapes, len(work.feeds), seed=options.seed)
     found = refine(
         work.open_base, opened, done.removed, work.feeds, held=work.held, aliases=done.aliases, options=chosen
     )

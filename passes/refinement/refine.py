@@ -27,7 +27,7 @@ from passes.refinement.differentiate import Gradient, differentiate
 from passes.refinement.targets import Target, targets
 from passes.refinement.whitening import Basis, bases
 
-RUNS_A_SAMPLE = 4
+RUNS_A_USE = 3
 LARGEST_BATCH, STEPS_AT_MOST = 32, 400
 _STEPS_AT_LEAST = 120
 EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
@@ -53,18 +53,31 @@ class RefineOptions:
 
     @staticmethod
     def within(
-        work: float, dense: ir.Model, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0, threads: int = 0
+        work: float,
+        dense: ir.Model,
+        compressed: ir.Model,
+        shapes: Mapping[str, tuple[int, ...]],
+        samples: int,
+        *,
+        seed: int = 0,
     ) -> RefineOptions:
-        """As many steps as ``work`` multiply-adds allow, for inputs of these ``shapes`` (of one call of one sample).
+        """As many steps as ``work`` multiply-adds allow, for inputs of these ``shapes`` (of one call of one sample) and
+        so many different ``samples``.
 
-        A sample costs four runs of the dense model at most: its own, the forward and the two backward products. With
-        few samples the batches get smaller, so that there are steps enough, and large images too, for the memory.
+        Each of them costs one run of the dense model, and every use of one a run of the compressed one and two backward
+        products. With few uses the batches get smaller, so that there are steps enough, and large images too, for the
+        memory.
         """
-        samples = work / (RUNS_A_SAMPLE * max(ir.macs(dense, shapes), 1))
+        inputs = {tensor.name: shapes[tensor.name] for tensor in ir.feed_inputs(dense)}
+        whole = max(ir.macs(dense, shapes), 1)
+        each = RUNS_A_USE * max(ir.macs(compressed, ir.shapes_for(compressed, inputs)), 1)
+        uses = work / (whole + each)
+        if uses > samples:
+            uses = (work - samples * whole) / each
         constants = ir.initializers(dense)
         size = sum(4 * math.prod(shape) for name, shape in shapes.items() if name not in constants)
-        batch = min(LARGEST_BATCH, max(int(samples / _STEPS_AT_LEAST), 4), max(int(_MEMORY / max(size, 1)), 1))
-        return RefineOptions(steps=min(int(samples / batch), STEPS_AT_MOST), batch=batch, seed=seed, threads=threads)
+        batch = min(LARGEST_BATCH, max(int(uses / _STEPS_AT_LEAST), 4), max(int(_MEMORY / max(size, 1)), 1))
+        return RefineOptions(steps=min(int(uses / batch), STEPS_AT_MOST), batch=batch, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -255,11 +255,12 @@ def test_a_model_named_like_a_command(engine: Engine, tmp_path: Path) -> None:
 
 def test_prune_hands_on_its_options(engine: Engine) -> None:
     engine.result = {**REPORT, "target": {"kind": "macs", "value": 0.6, "ep": []}, "result": {}, "baseline": {}}
-    arguments = "--macs 0.6x --criterion wanda --no-compensate --calib-data c.npz"
+    arguments = "--macs 0.6x --criterion wanda --no-compensate --effort fast --calib-data c.npz"
     assert main(["prune", "m.onnx", "-o", "p.onnx", *arguments.split()]) == 0
     options = engine.request["options"]
     assert (options["macs"], options["ratio"], options["spec"]) == (0.6, None, None)
     assert (options["criterion"], options["compensate"], options["drop_branches"]) == ("wanda", False, False)
+    assert options["effort"] == "fast"
     assert main(["prune", "m.onnx", "-o", "q.onnx", "--ratio", "0"]) == 0
     assert engine.request["options"]["ratio"] == 0.0
 

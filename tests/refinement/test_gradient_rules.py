@@ -61,6 +61,9 @@ CASES = [
     case("y = Conv<strides=[2, 3], pads=[0, 1, 2, 1], dilations=[2, 1]>(x, w)", x=IMAGE, w=(5, 4, 3, 2)),
     case("y = Conv<group=2, strides=[2, 2]>(x, w, b)", x=IMAGE, w=(6, 2, 3, 3), b=(6,)),
     case('y = Conv<group=4, auto_pad="SAME_UPPER", strides=[2, 2]>(x, w)', x=IMAGE, w=(4, 1, 3, 3)),
+    case("y = Conv<group=2, pads=[1, 0, 1, 2], dilations=[1, 2]>(x, w)", x=IMAGE, w=(6, 2, 3, 2)),
+    case("y = Conv(x, w, b)", x=IMAGE, w=(5, 4, 1, 1), b=(5,)),
+    case("y = Conv<pads=[2, 0, 1, 1]>(x, w)", x=IMAGE, w=(5, 4, 2, 2)),
     case("y = Conv<pads=[2, 0], strides=[2]>(x, w)", x=(2, 3, 9), w=(4, 3, 3)),
     case(
         "y = ConvTranspose<strides=[2, 2], pads=[1, 0, 1, 1], output_padding=[1, 0]>(x, w, b)",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -12,6 +12,9 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
+
+
+_MANY_PLACES = 32  # positions from which a product a sample outweighs what it writes
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def convolution(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     window = Window.of(node, kernel, big, small)
     found: dict[int, str] = {}
     if tape.wants(x):
-        found[0] = _spread(tape, window, dy, tape.value(weight), big, small)
+        found[0] = _spread(tape, window, dy, tape.value(weight), tape.shape(weight), big, small)
     if tape.wants(weight):
         found[1] = _weight(tape, window, tape.value(x), tape.shape(x), dy, tape.shape(node.outputs[0]))
     return found | _bias(tape, node, dy)
@@ -87,38 +90,73 @@ def _bias(tape: Tape, node: gs.Node, dy: str) -> dict[int, str]:
     return {2: tape.sum(dy, [0, *range(2, len(tape.shape(node.outputs[0])))])}
 
 
-def _spread(tape: Tape, window: Window, dy: str, weight: str, big: Sequence[int], small: Sequence[int]) -> str:
-    """The transposed convolution, with what the strides left over at the end."""
-    reach = [
-        (count - 1) * step + (k - 1) * far + 1 - first - last
-        for count, step, k, far, first, last in zip(
-            small, window.strides, window.kernel, window.dilations, window.begin, window.end, strict=True
-        )
-    ]
-    left = [size - found for size, found in zip(big, reach, strict=True)]
+def _spread(
+    tape: Tape, window: Window, dy: str, weight: str, sizes: Sequence[int], big: Sequence[int], small: Sequence[int]
+) -> str:
+    """The transposed convolution, with what the strides left over at the end. Where the kernel moves by single steps it
+    is a convolution with the kernel turned round, which the runtime is faster at.
+    """
+    reach = [(size - 1) * far for size, far in zip(window.kernel, window.dilations, strict=True)]
+    first, last = ([span - pad for span, pad in zip(reach, pads, strict=True)] for pads in (window.begin, window.end))
+    if set(window.strides) == {1} and min(*first, *last) >= 0:
+        turned = replace(window, begin=tuple(first), end=tuple(last))
+        return tape.op("Conv", dy, _turned(tape, window, weight, sizes), **turned.attributes())
+    sums = zip(big, small, window.strides, reach, window.begin, window.end, strict=True)
+    left = [size - ((count - 1) * step + span + 1 - low - high) for size, count, step, span, low, high in sums]
     return tape.op("ConvTranspose", dy, weight, output_padding=left, **window.attributes())
+
+
+def _turned(tape: Tape, window: Window, weight: str, sizes: Sequence[int]) -> str:
+    """The kernel turned round in space, with outputs and inputs of each group exchanged."""
+    group, rank = window.group, len(window.kernel)
+    outputs, inputs = sizes[0] // group, sizes[1]
+    ends = [tape.constant([value] * rank) for value in (-1, -(1 << 31))]
+    turned = tape.op("Slice", weight, *ends, tape.constant(range(2, 2 + rank)), tape.constant([-1] * rank))
+    parted = tape.reshape(turned, (group, outputs, inputs, *window.kernel))
+    exchanged = tape.transpose(parted, [0, 2, 1, *range(3, 3 + rank)])
+    return tape.reshape(exchanged, (group * inputs, outputs, *window.kernel))
 
 
 def _weight(tape: Tape, window: Window, x: str, x_shape: Sequence[int], dy: str, dy_shape: Sequence[int]) -> str:
     """(outputs, inputs / group, *kernel): the sum over positions of dY times the window of X around them."""
-    group, rank = window.group, len(window.kernel)
-    channels, outputs, places = x_shape[1] // group, dy_shape[1] // group, dy_shape[2:]
-    count = dy_shape[0] * math.prod(places)
     pads = [0, 0, *window.begin, 0, 0, *window.end]
     padded = tape.op("Pad", x, tape.constant(pads), tape.constant(0.0)) if any(pads) else x
+    if window.group == 1 and math.prod(dy_shape[2:]) >= _MANY_PLACES:
+        return _weight_by_sample(tape, window, padded, x_shape, dy, dy_shape)
+    group, rank = window.group, len(window.kernel)
+    channels, outputs, places = x_shape[1] // group, dy_shape[1] // group, math.prod(dy_shape[2:])
+    count = dy_shape[0] * places
     padded = tape.transpose(padded, [1, 0, *range(2, 2 + rank)])
-    parts = []
+    parts = [tape.reshape(part, (group, channels, count)) for part in _windows(tape, window, padded, dy_shape[2:])]
+    columns = tape.op("Concat", *parts, axis=1)
+    rows = tape.reshape(dy, (dy_shape[0], group, outputs, places))
+    rows = tape.reshape(tape.transpose(rows, [1, 0, 3, 2]), (group, count, outputs))
+    flat = tape.reshape(tape.op("MatMul", columns, rows), (group, math.prod(window.kernel), channels, outputs))
+    return tape.reshape(tape.transpose(flat, [0, 3, 2, 1]), (group * outputs, channels, *window.kernel))
+
+
+def _weight_by_sample(
+    tape: Tape, window: Window, padded: str, x_shape: Sequence[int], dy: str, dy_shape: Sequence[int]
+) -> str:
+    """The same as one product a sample, which moves no data: fast where a sample has many positions."""
+    samples, channels, outputs, places = dy_shape[0], x_shape[1], dy_shape[1], math.prod(dy_shape[2:])
+    size = math.prod(window.kernel)
+    parts = [tape.reshape(part, (samples, channels, places)) for part in _windows(tape, window, padded, dy_shape[2:])]
+    columns = tape.op("Concat", *parts, axis=1) if size > 1 else parts[0]
+    product = tape.op("MatMul", tape.reshape(dy, (samples, outputs, places)), tape.transpose(columns, [0, 2, 1]))
+    flat = tape.reshape(tape.sum(product, [0]), (outputs, size, channels))
+    return tape.reshape(tape.transpose(flat, [0, 2, 1]), (outputs, channels, *window.kernel))
+
+
+def _windows(tape: Tape, window: Window, padded: str, places: Sequence[int]) -> Iterator[str]:
+    """For every offset of the kernel the elements of ``padded`` (two axes, then space) that it meets."""
+    rank = len(window.kernel)
     for offset in product(*(range(size) for size in window.kernel)):
         starts = [place * far for place, far in zip(offset, window.dilations, strict=True)]
         steps = zip(starts, places, window.strides, strict=True)
         ends = [start + (size - 1) * step + 1 for start, size, step in steps]
         corner = [tape.constant(values) for values in (starts, ends, range(2, 2 + rank), window.strides)]
-        parts.append(tape.reshape(tape.op("Slice", padded, *corner), (group, channels, count)))
-    columns = tape.op("Concat", *parts, axis=1)
-    rows = tape.reshape(dy, (dy_shape[0], group, outputs, math.prod(places)))
-    rows = tape.reshape(tape.transpose(rows, [1, 0, 3, 2]), (group, count, outputs))
-    flat = tape.reshape(tape.op("MatMul", columns, rows), (group, math.prod(window.kernel), channels, outputs))
-    return tape.reshape(tape.transpose(flat, [0, 3, 2, 1]), (group * outputs, channels, *window.kernel))
+        yield tape.op("Slice", padded, *corner)
 
 
 def gemm(tape: Tape, node: gs.Node, dy: str) -> Gradients:
