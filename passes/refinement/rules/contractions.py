@@ -13,7 +13,6 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
 
-
 _MANY_PLACES = 32  # positions from which a product a sample outweighs what it writes
 
 
@@ -143,8 +142,8 @@ def _weight_by_sample(
     size = math.prod(window.kernel)
     parts = [tape.reshape(part, (samples, channels, places)) for part in _windows(tape, window, padded, dy_shape[2:])]
     columns = tape.op("Concat", *parts, axis=1) if size > 1 else parts[0]
-    product = tape.op("MatMul", tape.reshape(dy, (samples, outputs, places)), tape.transpose(columns, [0, 2, 1]))
-    flat = tape.reshape(tape.sum(product, [0]), (outputs, size, channels))
+    products = tape.op("MatMul", tape.reshape(dy, (samples, outputs, places)), tape.transpose(columns, [0, 2, 1]))
+    flat = tape.reshape(tape.sum(products, [0]), (outputs, size, channels))
     return tape.reshape(tape.transpose(flat, [0, 2, 1]), (outputs, channels, *window.kernel))
 
 
