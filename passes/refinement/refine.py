@@ -44,8 +44,8 @@ class RefineOptions:
 
     steps: int = 160
     batch: int = 32
-    rate: float = 0.01
-    features: int = 6
+    rate: float = 0.015
+    features: int = 12
     held_out: float = 0.12
     looks: int = 8
     seed: int = 0
