@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,65 +20,97 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class _Axis:
-    """One weight axis: its size, and how many of its elements each unit of each group owns."""
+    """One weight axis; for each group the share of it that has left when the first k units in the order of removal
+    have, k = 0 ... units.
+    """
 
-    size: int
-    owned: Mapping[str, Array]
+    gone: Mapping[str, Array]
 
-    def fraction(self, removed: Mapping[str, Array]) -> float:
-        """Share of the axis that is left."""
-        gone = sum(float(self.owned[name][units].sum()) for name, units in removed.items() if name in self.owned)
-        return 1.0 - gone / self.size
+    def left(self, removed: Mapping[str, int], name: str, counts: Array) -> Array:
+        """The share of the axis that is left for each of the ``counts`` of units that the group ``name`` loses."""
+        others = sum(float(gone[removed.get(group, 0)]) for group, gone in self.gone.items() if group != name)
+        own: Array = self.gone[name][counts] if name in self.gone else np.zeros(len(counts))
+        return 1.0 - others - own
 
 
 class MacsModel:
-    """MACs of the model as a function of what is removed from every group.
+    """MACs of the model as a function of how many units leave every group, in the order of its curve.
 
     Exact for contractions: the MACs of a node are those of the dense one times the share that is left of its weight's
     input and output axes.
     """
 
-    def __init__(self, model: ir.Model, graph: ChannelGraph, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        graph: ChannelGraph,
+        curves: Mapping[str, Curve],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
         self._nodes: list[tuple[int, list[_Axis]]] = []
         self.by_group: dict[str, list[int]] = {group.name: [] for group in graph.groups}
         touching: dict[str, list[Group]] = {}
         for group in graph.groups:
-            for name in {name for name, _ in group.owner}:
+            for name in {name for name, _ in group.owner} if group.name in curves else ():
                 touching.setdefault(name, []).append(group)
         for node, times in ir.repeated_nodes(model, shapes):
             for macs, weight in ir.macs_by_weight(node, shapes):
-                self._add(weight or _computed(node), times * macs, touching)
+                self._add(weight or _computed(node), times * macs, touching, curves)
         self.total = sum(macs for macs, _ in self._nodes)
 
-    def _add(self, weight: ir.Constant | ir.Variable | None, macs: int, touching: Mapping[str, list[Group]]) -> None:
+    def _add(
+        self,
+        weight: ir.Constant | ir.Variable | None,
+        macs: int,
+        touching: Mapping[str, list[Group]],
+        curves: Mapping[str, Curve],
+    ) -> None:
         axes: list[_Axis] = []
         if weight is None:
             self._nodes.append((macs, axes))
             return
         groups = touching.get(weight.name, [])
         for axis in range(len(weight.shape)):
-            owned = {
-                group.name: np.bincount(owner[owner >= 0], minlength=group.width)
+            gone = {
+                group.name: _shares(group, owner, curves[group.name].order)
                 for group in groups
                 if (owner := group.owner.get((weight.name, axis))) is not None
             }
-            if owned:
-                axes.append(_Axis(weight.shape[axis], owned))
-        for name in {name for axis in axes for name in axis.owned}:
+            if gone:
+                axes.append(_Axis(gone))
+        for name in {name for axis in axes for name in axis.gone}:
             self.by_group[name].append(len(self._nodes))
         self._nodes.append((macs, axes))
 
     def neighbours(self, name: str) -> set[str]:
         """Groups whose MACs depend on the width of this one, itself included."""
         axes = [axis for place in self.by_group[name] for axis in self._nodes[place][1]]
-        return {name} | {other for axis in axes for other in axis.owned}
+        return {name} | {other for axis in axes for other in axis.gone}
 
-    def macs(self, removed: Mapping[str, Array], only: str | None = None) -> float:
-        """Of the whole model, or of the nodes that the group ``only`` touches; ``removed``: unit indices by group
-        name.
+    def macs(self, removed: Mapping[str, int]) -> float:
+        """Of the whole model where every group has lost so many units."""
+        return float(sum(_left(node, removed, "", np.zeros(1, np.int64))[0] for node in self._nodes))
+
+    def along(self, removed: Mapping[str, int], name: str, counts: Array) -> Array:
+        """Of the nodes that the group ``name`` touches, for each of the ``counts`` of units that it loses; ``removed``:
+        how many every other group has lost.
         """
-        nodes = self._nodes if only is None else [self._nodes[place] for place in self.by_group[only]]
-        return sum(macs * float(np.prod([axis.fraction(removed) for axis in axes])) for macs, axes in nodes)
+        nodes = [self._nodes[place] for place in self.by_group[name]]
+        return sum((_left(node, removed, name, counts) for node in nodes), start=np.zeros(len(counts)))
+
+
+def _left(node: tuple[int, list[_Axis]], removed: Mapping[str, int], name: str, counts: Array) -> Array:
+    macs, axes = node
+    left = np.full(len(counts), float(macs))
+    for axis in axes:
+        left *= axis.left(removed, name, counts)
+    return left
+
+
+def _shares(group: Group, owner: Array, order: Array) -> Array:
+    """The share of an axis that the first k units of ``order`` own."""
+    owned = np.bincount(owner[owner >= 0], minlength=group.width)[order]
+    return np.concatenate([[0], np.cumsum(owned)]) / len(owner)
 
 
 def _computed(node: ir.Node) -> ir.Variable | None:
@@ -104,7 +136,7 @@ def widths_for_macs(
     """
     if not 0 < budget <= 1:
         raise UsageError(f"the MACs budget must be over 0 and at most 1, not {budget:g}")
-    search = _Search(graph, curves, MacsModel(model, graph, shapes), importance or {}, multiple)
+    search = _Search(graph, curves, MacsModel(model, graph, curves, shapes), importance or {}, multiple)
     goal = budget * search.costs.total
     while search.now > goal * (1 + _SLACK):
         if not search.narrow():
@@ -127,10 +159,16 @@ class _Search:
         importance: Mapping[str, float],
         multiple: int,
     ) -> None:
-        self.curves, self.costs, self._importance = curves, costs, importance
+        self.costs = costs
         self.ladders = {group.name: _ladder(group, multiple) for group in graph.groups if group.name in curves}
         self.place = dict.fromkeys(self.ladders, 0)
-        self._removed: dict[str, Array] = {}
+        widths = {name: len(curves[name].order) for name in self.ladders}
+        self._lost = {name: widths[name] - np.array(ladder) for name, ladder in self.ladders.items()}
+        self._errors = {
+            name: importance.get(name, 1.0) * np.array([curves[name].at(width) for width in ladder])
+            for name, ladder in self.ladders.items()
+        }
+        self._removed: dict[str, int] = {}
         self._steps: dict[str, tuple[float, int, float] | None] = {}
         self.now = float(costs.total)
 
@@ -151,42 +189,38 @@ class _Search:
         while True:
             best = None
             for name, rung in self.place.items():
-                cost = self._saving(name, rung - 1) if rung else 0.0  # negative: wider is more
-                if rung and self.now - cost <= limit:
-                    gain = self._error(name, rung) - self._error(name, rung - 1)
-                    if best is None or gain / -cost > best[0]:
-                        best = (gain / -cost, name, rung - 1, self.now - cost)
+                cost = -float(self._savings(name, [rung - 1])[0]) if rung else 0.0
+                if rung and self.now + cost <= limit:
+                    gain = float(self._errors[name][rung] - self._errors[name][rung - 1])
+                    if best is None or gain / cost > best[0]:
+                        best = (gain / cost, name, rung - 1, self.now + cost)
             if best is None or best[0] <= 0:
                 return
             self._move(*best[1:])
 
     def _move(self, name: str, rung: int, macs: float) -> None:
         self.place[name], self.now = rung, macs
-        self._removed[name] = self._units(name, rung)
+        self._removed[name] = int(self._lost[name][rung])
         for other in self.costs.neighbours(name):
             self._steps.pop(other, None)
 
-    def _units(self, name: str, rung: int) -> Array:
-        order = self.curves[name].order
-        return order[: len(order) - self.ladders[name][rung]]
-
-    def _error(self, name: str, rung: int) -> float:
-        return self._importance.get(name, 1.0) * self.curves[name].at(self.ladders[name][rung])
-
-    def _saving(self, name: str, rung: int) -> float:
-        changed = {**self._removed, name: self._units(name, rung)}
-        return self.costs.macs(self._removed, name) - self.costs.macs(changed, name)
+    def _savings(self, name: str, rungs: Sequence[int]) -> Array:
+        """MACs that the steps from here to each of these rungs save."""
+        lost: Array = self._lost[name][[self.place[name], *rungs]]
+        left = self.costs.along(self._removed, name, lost)
+        saved: Array = left[0] - left[1:]
+        return saved
 
     def _step(self, name: str) -> tuple[float, int, float] | None:
         """(error per MAC, rung, MACs saved) of the best step down, of any length."""
-        place = self.place[name]
-        best = None
-        for rung in range(place + 1, len(self.ladders[name])):
-            saved = self._saving(name, rung)
-            if saved > 0:
-                price = (self._error(name, rung) - self._error(name, place)) / saved
-                best = (price, rung, saved) if best is None or price < best[0] else best
-        return best
+        place, errors = self.place[name], self._errors[name]
+        rungs = range(place + 1, len(errors))
+        steps = [
+            (float(errors[rung] - errors[place]) / float(saved), rung, float(saved))
+            for rung, saved in zip(rungs, self._savings(name, rungs), strict=True)
+            if saved > 0
+        ]
+        return min(steps, default=None, key=lambda step: step[0])
 
 
 def _ladder(group: Group, multiple: int) -> list[int]:

@@ -163,9 +163,12 @@ def test_widths_meet_the_budget_as_counted_on_the_pruned_model(budget):
     prune(small, graph, keep)
     ratio = ir.macs(small, ir.shapes_for(small, SHAPE)) / ir.macs(model, shapes)
     assert budget - 0.15 < ratio <= budget + 1e-9
-    removed = {name: curves[name].order[: len(curves[name].order) - width] for name, width in widths.items()}
-    costs = MacsModel(model, graph, shapes)
+    removed = {name: len(curves[name].order) - width for name, width in widths.items()}
+    costs = MacsModel(model, graph, curves, shapes)
     assert costs.macs(removed) / costs.total == pytest.approx(ratio)
+    for name, count in removed.items():
+        before, after = costs.along(removed, name, np.array([0, count]))
+        assert costs.macs({**removed, name: 0}) - costs.macs(removed) == pytest.approx(before - after)
 
 
 def recurrent_net():
@@ -191,12 +194,13 @@ def test_recurrent_macs_are_those_of_the_pruned_model():
     model = recurrent_net()
     graph = channels.analyze(model)
     shape = {"x": (5, 2, 6)}
-    costs = MacsModel(model, graph, ir.shapes_for(model, shape))
+    curves = {group.name: Curve(np.arange(8), np.arange(9.0)) for group in graph.groups}
+    costs = MacsModel(model, graph, curves, ir.shapes_for(model, shape))
     assert costs.total == 10 * (32 * 6 + 32 * 8 + 24 * 8 + 24 * 8 + 24)
     for group in graph.groups:
         small = model.copy()
         prune(small, graph, {group.name: np.arange(8) >= 3})
-        assert costs.macs({group.name: np.arange(3)}) == ir.macs(small, ir.shapes_for(small, shape))
+        assert costs.macs({group.name: 3}) == ir.macs(small, ir.shapes_for(small, shape))
 
 
 @pytest.mark.parametrize("name", CRITERIA)
