@@ -103,3 +103,27 @@ def test_weights_above_an_operator_without_a_gradient_follow_targets_before_it_a
     model = parse(body, {"w1": rand(4, 4), "w2": rand(4, 4)}, "(float[n, 4] x) => (float[n, 4] y)")
     gradient = differentiate(model, target, {"x": rand(3, 4)}, threads=1)
     assert gradient is not None and set(gradient.names) == trained
+
+
+def test_held_samples_choose() -> None:
+    """Where they are given they are what errors are counted on, and all others are learned from."""
+    model = residual()
+    data = Feeds.from_arrays({"x": rand(300, 3, 8, 8)}, model)
+    held = Feeds.from_arrays({"x": 3 * rand(60, 3, 8, 8)}, model)
+    small, removed = halved(model, data)
+    before = model_drift(model, small, held, threads=1)["y"]
+    found = refine(model, small, removed, data, held=held, options=OPTIONS)
+    assert found.before == pytest.approx(before**2, rel=1e-4)
+    assert found.after == pytest.approx(model_drift(model, small, held, threads=1)["y"] ** 2, rel=1e-4)
+
+
+def test_effort_counts_the_dense_network_once_a_sample() -> None:
+    model = residual()
+    shapes = ir.shapes_for(model, {"x": (1, 3, 8, 8)})
+    small, _ = halved(model, Feeds.from_arrays({"x": rand(300, 3, 8, 8)}, model))
+    whole = ir.macs(model, shapes)
+    each = 3 * ir.macs(small, ir.shapes_for(small, {"x": (1, 3, 8, 8)}))
+    few = RefineOptions.within(1000 * (whole + each), model, small, shapes, samples=2000)
+    assert few.steps * few.batch == pytest.approx(1000, abs=few.batch)
+    again = RefineOptions.within(500 * whole + 3000 * each, model, small, shapes, samples=500)
+    assert again.steps * again.batch == pytest.approx(3000, abs=again.batch)
