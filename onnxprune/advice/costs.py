@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from onnxprune.advice.facts import Facts
 from onnxprune.advice.rules import met_already
-from onnxprune.search.depth import FITTING_SAMPLES
+from onnxprune.search.depth import samples_of_a_look
 from onnxprune.search.effort import Effort
 from onnxprune.search.prepare import HELD_OUT, MOST_HELD
 from passes.refinement.refine import EPOCHS, LARGEST_BATCH, RUNS_A_USE, STEPS_AT_MOST
@@ -21,22 +21,24 @@ LOW, HIGH = 0.6, 1.7
 """Factors on every formula, from below to above what the runs took."""
 _LOOK = 1.8  # seconds of a quick look: workers started, warmed up and run in turns
 _ROWS = 50  # rows of activations that statistics keep for each column
+_BEHIND = 0.35  # part of the network that a look at a dropped branch runs
 _MOMENT = 7e-11  # seconds for one product of two activations in a Gram matrix
 _RUNS = 5  # runs of the model that a sample and its gradients take
 
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do. sample: seconds of one sample; fitted, probed: samples that weights are fitted on and that a
-    probe runs; moments: products that Gram matrices sum; looks, errors: measurements of latency and of drift that the
-    choice of precision takes; prices: tables that are made; rehearsals, finished: plans that are fitted for a look, and
-    for good, at most; seen: samples that all weights are refined on together, repeated ones too; slow: seconds that a
-    look at a slow model takes longer.
+    """What there is to do. sample: seconds of one sample; fitted, looked, probed: samples that weights are fitted on
+    for good and for a look, and that a probe runs; moments: products that Gram matrices sum; looks, errors:
+    measurements of latency and of drift that the choice of precision takes; prices: tables that are made; rehearsals,
+    finished: plans that are fitted for a look, and for good, at most; seen: samples that all weights are refined on
+    together, repeated ones too; slow: seconds that a look at a slow model takes longer.
     """
 
     sample: float
     samples: int
     fitted: int
+    looked: int
     probed: int
     nodes: int
     groups: int
@@ -104,14 +106,14 @@ STAGES = (
     Stage(
         "ranking branches",
         lambda w: w.branches > 0,
-        lambda w: 3 * w.branches * (0.2 + (min(w.fitted, FITTING_SAMPLES) + w.probed) * w.sample),
+        lambda w: 3 * w.branches * (0.2 + _BEHIND * (w.looked + w.probed) * w.sample),
     ),
     Stage("probing levels", lambda w: w.groups > 0, lambda w: 2 * w.groups * (0.02 + w.probed * w.sample)),
     Stage("pricing levels", _searched, lambda w: w.targets * w.prices * 0.3 * w.contractions),
     Stage(
         "rehearsing",
         lambda w: w.branches > 0 and w.rehearsals > 1,
-        lambda w: min(w.rehearsals, 6) * (0.15 * w.contractions + (FITTING_SAMPLES + w.probed) * w.sample),
+        lambda w: min(w.rehearsals, 6) * (0.15 * w.contractions + (w.looked + w.probed) * w.sample),
     ),
     Stage("refining", _searched, lambda w: w.targets * w.rounds * (2.2 + w.slow)),
     Stage("confirming", _searched, lambda w: w.targets * (17.0 + 4 * w.slow)),
@@ -147,6 +149,7 @@ def work_of(facts: Facts, effort: Effort) -> Work:
         sample=facts.latency.seconds / max(batch, 1),
         samples=samples,
         fitted=fitted,
+        looked=samples_of_a_look(fitted, graph.macs / max(batch, 1)),
         probed=min(searched, effort.probe_samples),
         nodes=graph.nodes,
         groups=0 if done else pruning.usable,

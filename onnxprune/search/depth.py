@@ -153,11 +153,15 @@ def fitted_by_looks(model: ir.Model, fitting: Feeds) -> Feeds:
     first = next(fitting.take([0]).calls(1))
     try:
         macs = ir.macs(model, ir.shapes_for(model, {name: array.shape for name, array in first.items()}))
-        affordable = int(LOOK_MACS * (fitting.fixed_batch or 1) / max(macs, 1))
+        count = samples_of_a_look(len(fitting), macs / (fitting.fixed_batch or 1))
     except ModelError:  # sizes that only the values of the inputs decide
-        affordable = FITTING_SAMPLES
-    count = min(len(fitting), FITTING_SAMPLES, max(affordable, FEWEST_SAMPLES))
+        count = samples_of_a_look(len(fitting), 1.0)
     return fitting.take(np.linspace(0, len(fitting) - 1, count).astype(int))
+
+
+def samples_of_a_look(samples: int, macs: float) -> int:
+    """How many of the samples a look fits weights on; `macs`: multiply-adds of one sample."""
+    return min(samples, FITTING_SAMPLES, max(int(LOOK_MACS / max(macs, 1)), FEWEST_SAMPLES))
 
 
 def squared(drifts: Mapping[str, float]) -> float:
