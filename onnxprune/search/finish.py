@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.errors import OnnxpruneError
+from onnxprune.errors import ModelError, OnnxpruneError
 from onnxprune.search.plan import Plan, chosen_branches, narrowed
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
@@ -122,7 +122,11 @@ def _refined(work: Workspace, done: Finished, share: float) -> ir.Model:
     floating = done.floating.copy()
     opened = work.opened(floating)
     spent = options.effort.refinement * share
-    chosen = RefineOptions.within(spent, work.open_base, opened, work.shapes, len(work.feeds), seed=options.seed)
+    try:
+        chosen = RefineOptions.within(spent, work.open_base, opened, work.feeds, seed=options.seed)
+    except ModelError:  # gradients are of fixed shapes
+        work.progress.decide("refining is left out: the values of inputs decide sizes")
+        return done.floating
     found = refine(
         work.open_base, opened, done.removed, work.feeds, held=work.held, aliases=done.aliases, options=chosen
     )

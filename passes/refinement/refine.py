@@ -52,23 +52,15 @@ class RefineOptions:
     threads: int = 0
 
     @staticmethod
-    def within(
-        work: float,
-        dense: ir.Model,
-        compressed: ir.Model,
-        shapes: Mapping[str, tuple[int, ...]],
-        samples: int,
-        *,
-        seed: int = 0,
-    ) -> RefineOptions:
-        """As many steps as ``work`` multiply-adds allow, for inputs of these ``shapes`` (of one call of one sample) and
-        so many different ``samples``.
+    def within(work: float, dense: ir.Model, compressed: ir.Model, feeds: Feeds, *, seed: int = 0) -> RefineOptions:
+        """As many steps as ``work`` multiply-adds allow on the samples of ``feeds``.
 
         Each of them costs one run of the dense model, and every use of one a run of the compressed one and two backward
         products. With few uses the batches get smaller, so that there are steps enough, and large images too, for the
-        memory.
+        memory. Raises ModelError where the values of inputs decide sizes.
         """
-        inputs = {tensor.name: shapes[tensor.name] for tensor in ir.feed_inputs(dense)}
+        inputs = {name: array.shape for name, array in next(feeds.take([0]).calls(1)).items()}
+        shapes, samples = ir.shapes_for(dense, inputs), len(feeds)
         whole = max(ir.macs(dense, shapes), 1)
         each = RUNS_A_USE * max(ir.macs(compressed, ir.shapes_for(compressed, inputs)), 1)
         uses = work / (whole + each)
