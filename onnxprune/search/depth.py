@@ -150,9 +150,8 @@ class _Look:
 
 def fitted_by_looks(model: ir.Model, fitting: Feeds) -> Feeds:
     """The samples, evenly spaced, that a quick look fits weights on."""
-    first = next(fitting.take([0]).calls(1))
     try:
-        macs = ir.macs(model, ir.shapes_for(model, {name: array.shape for name, array in first.items()}))
+        macs = ir.macs(model, ir.shapes_for(model, fitting.call_shapes()))
         count = samples_of_a_look(len(fitting), macs / (fitting.fixed_batch or 1))
     except ModelError:  # sizes that only the values of the inputs decide
         count = samples_of_a_look(len(fitting), 1.0)

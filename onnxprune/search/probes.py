@@ -16,7 +16,6 @@ from onnxprune.search.depth import squared
 from onnxprune.search.stitched import removed_columns, stitched, swappable
 from onnxprune.stats import Feeds, Statistics, drift, padding, run
 from onnxprune.stats.arrays import Array
-from onnxprune.stats.runner import Runner
 from onnxprune.stats.walk import Walk
 
 BATCH = 32  # samples a call where the model's batch is dynamic
@@ -61,14 +60,13 @@ class Probes:
             self._walk = Walk(self._model, self._feeds, batch=BATCH)
         self._reached = place
         product = self._statistics.products[ir.node_key(self._model.graph.nodes[place])]
-        for _ in self._walk.advance([product.data]):
-            pass
-        live = self._walk.live
-        ahead = [name for name in self._dense[0] if self._walk.is_ahead(name)]
-        dtypes = {name: array.dtype for name, array in live[0].items()}
-        runner = Runner(changed, ahead, sorted(live[0]), dtypes=dtypes)
-        for dense, tensors in zip(self._dense, live, strict=True):
-            yield {**dense, **runner(tensors)}
+        walk = self._walk.fork(changed, product.data)
+        if walk is None:
+            yield from run(changed, self._feeds, batch=BATCH)
+            return
+        ahead = [name for name in self._dense[0] if walk.is_ahead(name)]
+        for dense, tensors in zip(self._dense, walk.advance(ahead), strict=True):
+            yield {**dense, **tensors}
 
 
 def picks(levels: Sequence[int]) -> list[int]:

@@ -125,6 +125,10 @@ class Feeds:
             for start in range(0, count, step):
                 yield np.arange(start, min(start + step, count))
 
+    def call_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs in a call of one sample, or of the model's fixed batch."""
+        return {name: array.shape for name, array in next(self.take([0]).calls(1)).items()}
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Feeds:
         """The samples (or entries) at ``indices``, in that order."""
         rows = np.asarray(indices, dtype=np.int64)

@@ -105,9 +105,8 @@ def bounded(model: ir.Model, feeds: Feeds, memory: int = _IN_MEMORY) -> Feeds:
     """As many of the samples, evenly spaced, as can be walked through ``model`` within ``memory`` bytes; at least
     one.
     """
-    first = next(feeds.take([0]).calls(1))
     try:
-        shapes = ir.shapes_for(model, {name: array.shape for name, array in first.items()})
+        shapes = ir.shapes_for(model, feeds.call_shapes())
         size = max(live_bytes(model, shapes, products(model)) // (feeds.fixed_batch or 1), 1)
         limit = max(memory // size, 1)
     except ModelError:  # sizes that only the values of the inputs decide

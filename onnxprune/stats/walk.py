@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 
 import onnx_graphsurgeon as gs
 
@@ -20,10 +21,16 @@ class Walk:
     """
 
     def __init__(self, model: ir.Model, feeds: Feeds, *, batch: int = 32, threads: int = 0) -> None:
-        self._model, self._feeds, self._batch, self._threads = model, feeds, batch, threads
+        self._threads = threads
         self._live: list[dict[str, Array]] = [dict(call) for call in feeds.calls(batch)]
-        self._left = {ir.node_key(node): reads(node) for node in model.graph.nodes}
-        self._made = {tensor.name: ir.node_key(node) for node in model.graph.nodes for tensor in node.outputs}
+        self._enter(model, ran=set())
+
+    def _enter(self, model: ir.Model, ran: Collection[str]) -> None:
+        """Goes on in ``model``, the nodes of which with the keys ``ran`` have run."""
+        nodes = {ir.node_key(node): node for node in model.graph.nodes}
+        self._model = model
+        self._left = {key: reads(node) for key, node in nodes.items() if key not in ran}
+        self._made = {tensor.name: key for key, node in nodes.items() for tensor in node.outputs}
 
     def __len__(self) -> int:
         """Number of calls."""
@@ -37,18 +44,17 @@ class Walk:
         if name not in given and not self.is_ahead(name):
             return None
         theirs = {ir.node_key(node): node for node in model.graph.nodes}
-        needs = {ir.node_key(node) for node in needed(self._model, [name], given)[0]}
-        ran = {ir.node_key(node): node for node in self._model.graph.nodes if ir.node_key(node) not in self._left}
-        ran |= {ir.node_key(node): node for node in self._model.graph.nodes if ir.node_key(node) in needs}
+        coming, _ = needed(self._model, [name], given)
+        past = [node for node in self._model.graph.nodes if ir.node_key(node) not in self._left]
+        ran = {ir.node_key(node): node for node in (*past, *coming)}
         if any(key not in theirs or _joined(theirs[key]) != _joined(node) for key, node in ran.items()):
             return None
-        if needs:
+        if coming:
             for _ in self.advance([name]):
                 pass
-        other = Walk(model, self._feeds, batch=self._batch, threads=self._threads)
+        other = copy(self)
         other._live = [dict(live) for live in self._live]
-        for key in ran:
-            del other._left[key]
+        other._enter(model, ran)
         return other
 
     def advance(self, wanted: Sequence[str]) -> Iterator[Mapping[str, Array]]:
@@ -73,11 +79,6 @@ class Walk:
             found = runner(live)
             yield {name: found[name] for name in wanted}
             self._live[place] = {name: array for name, array in (live | found).items() if name in later}
-
-    @property
-    def live(self) -> Sequence[Mapping[str, Array]]:
-        """What is computed and still needed, call by call: parts that have not run can start from it."""
-        return self._live
 
     def is_ahead(self, name: str) -> bool:
         """Whether the tensor has not been computed yet."""

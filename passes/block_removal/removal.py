@@ -38,8 +38,7 @@ class BlockRemoval:
         """Drop in place."""
         shapes = None
         if ctx.feeds is not None:
-            call = next(ctx.feeds.calls(1))
-            shapes = ir.shapes_for(model, {name: array.shape for name, array in call.items()})
+            shapes = ir.shapes_for(model, ctx.feeds.call_shapes())
         found = {branch.name: branch for branch in branches(model, shapes)}
         chosen = [found[name] for name in found if name in self.branches]
         skips = [Skip(name, "not a branch that can be dropped") for name in self.branches if name not in found]

@@ -16,8 +16,7 @@ def affordable(model: ir.Model, feeds: Feeds, most: int, *, all_at_once: bool = 
     """How many samples stay within the budget: from 1 to `most`. `all_at_once`: every activation is kept until the end,
     not only what later nodes still read.
     """
-    call = next(iter(feeds.calls(1)))
-    shapes = ir.shapes_for(model, {name: value.shape for name, value in call.items()})
+    shapes = ir.shapes_for(model, feeds.call_shapes())
     size = live_bytes(model, shapes)
     if all_at_once:
         constants = ir.initializers(model)

@@ -59,7 +59,7 @@ class RefineOptions:
         products. With few uses the batches get smaller, so that there are steps enough, and large images too, for the
         memory. Raises ModelError where the values of inputs decide sizes.
         """
-        inputs = {name: array.shape for name, array in next(feeds.take([0]).calls(1)).items()}
+        inputs = feeds.call_shapes()
         shapes, samples = ir.shapes_for(dense, inputs), len(feeds)
         whole = max(ir.macs(dense, shapes), 1)
         each = RUNS_A_USE * max(ir.macs(compressed, ir.shapes_for(compressed, inputs)), 1)
@@ -142,10 +142,8 @@ class _Descent:
     def run(self, fit: Feeds, check: Feeds) -> Refinement:
         options = self._options
         adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
-        seen, judged = (
-            Batches(self._dense_model, feeds, options.batch, self._wanted, seed)
-            for feeds, seed in ((fit, options.seed), (check, None))
-        )
+        seen = Batches(self._dense_model, fit, options.batch, self._wanted, options.seed)
+        judged = Batches(self._dense_model, check, options.batch, self._wanted, seed=None)
         self._scales = self._measure_scales(seen[0].wanted)
         before = best = self._error(judged)
         kept, steps = dict(self._weights), 0

@@ -50,8 +50,8 @@ class MacsModel:
         self._nodes: list[tuple[int, list[_Axis]]] = []
         self.by_group: dict[str, list[int]] = {group.name: [] for group in graph.groups}
         touching: dict[str, list[Group]] = {}
-        for group in graph.groups:
-            for name in {name for name, _ in group.owner} if group.name in curves else ():
+        for group in (group for group in graph.groups if group.name in curves):
+            for name in {name for name, _ in group.owner}:
                 touching.setdefault(name, []).append(group)
         for node, times in ir.repeated_nodes(model, shapes):
             for macs, weight in ir.macs_by_weight(node, shapes):

@@ -87,7 +87,9 @@ def compensate(
     ``removed``: indices that left each axis of ``dense`` (``ChannelGraph.removals``). ``aliases``: compressed tensor
     -> dense tensor that it stands for (``block_removal.drop``). ``reference``: of ``dense``; made from ``feeds``
     where absent, to be shared between candidates. ``statistics``: moments of ``dense``, for the closed-form weights
-    that the ridge pulls to; without them it pulls to the sliced ones.
+    that the ridge pulls to; without them it pulls to the sliced ones. ``ahead``: a walk over ``reference.feeds``
+    through a model that differs from ``compressed`` in nothing before the first contraction that is fitted: it is taken
+    there, and what it has computed is not computed again.
     """
     chosen = options or Options()
     if reference is None:
@@ -95,7 +97,7 @@ def compensate(
             raise ValueError("compensate needs feeds or a reference")
         reference = Reference(dense, feeds, threads=chosen.threads)
     work = _Work(dense, compressed, removed, reference, statistics, ahead, chosen)
-    return work.run(_near(plans(dense, compressed, aliases, over_sums=chosen.drift_correction), chosen))
+    return work.run(_todo(dense, compressed, aliases, chosen))
 
 
 def aims(
@@ -104,13 +106,12 @@ def aims(
     """The dense tensors that `compensate` aims at with these arguments, and their channel axes: what a reference of
     many candidates can fetch at once.
     """
-    chosen = options or Options()
-    todo = _near(plans(dense, compressed, aliases, over_sums=chosen.drift_correction), chosen)
-    return {plan.dense: plan.product.channel_axis for plan in todo}
+    return {plan.dense: plan.product.channel_axis for plan in _todo(dense, compressed, aliases, options or Options())}
 
 
-def _near(todo: Sequence[Plan], options: Options) -> Sequence[Plan]:
+def _todo(dense: ir.Model, compressed: ir.Model, aliases: Mapping[str, str] | None, options: Options) -> Sequence[Plan]:
     """The plans that ``options.around`` leaves; all of them where it names nothing."""
+    todo = plans(dense, compressed, aliases, over_sums=options.drift_correction)
     if not options.around:
         return todo
     start = next((place for place, plan in enumerate(todo) if plan.dense in options.around), 0)
@@ -159,9 +160,12 @@ class _Work:
 
     def _start(self, usable: Sequence[Plan]) -> Walk:
         """From where the compressed model has to be run."""
-        known = self._ahead.fork(self._compressed, usable[0].product.data) if self._ahead and usable else None
+        if self._ahead is not None and usable:
+            known = self._ahead.fork(self._compressed, usable[0].product.data)
+            if known is not None:
+                return known
         feeds, batch = self._reference.feeds, self._reference.batch
-        return known or Walk(self._compressed, feeds, batch=batch, threads=self._options.threads)
+        return Walk(self._compressed, feeds, batch=batch, threads=self._options.threads)
 
     def _left_alone(self, plan: Plan) -> str:
         """Why a contraction keeps its weights; empty where it does not."""

@@ -81,8 +81,7 @@ class StructuredPruning:
         self, model: ir.Model, graph: channels.ChannelGraph, curves: Mapping[str, Curve], feeds: Feeds
     ) -> dict[str, int]:
         if self.macs is not None:
-            call = next(feeds.calls(1))
-            shapes = ir.shapes_for(model, {name: array.shape for name, array in call.items()})
+            shapes = ir.shapes_for(model, feeds.call_shapes())
             return widths_for_macs(model, graph, curves, self.macs, shapes, multiple=self.multiple)
         return {group.name: narrowed(group, self.ratio, self.multiple) for group in graph.groups}
 
