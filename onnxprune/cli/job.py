@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from onnxprune import progress
-from onnxprune.cli import supervise, tables
+from onnxprune.cli import tables
 from onnxprune.cli.paths import check_extended, check_input, check_outputs
 from onnxprune.cli.staging import Staging
 from onnxprune.errors import AccuracyError, TargetNotMetError, UsageError
@@ -92,6 +92,8 @@ class Job:
 
         Where the target or the accuracy was not met, what the work chose to write (the report) is kept too.
         """
+        from onnxprune.cli import supervise  # heavy, and --help needs none of it
+
         memory = self._given["max_memory"] or supervise.default_memory(*self._reads.values())
         try:
             result = supervise.run(

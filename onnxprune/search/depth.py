@@ -155,7 +155,7 @@ def fitted_by_looks(model: ir.Model, fitting: Feeds) -> Feeds:
         count = samples_of_a_look(len(fitting), macs / (fitting.fixed_batch or 1))
     except ModelError:  # sizes that only the values of the inputs decide
         count = samples_of_a_look(len(fitting), 1.0)
-    return fitting.take(np.linspace(0, len(fitting) - 1, count).astype(int))
+    return fitting.spread(count)
 
 
 def samples_of_a_look(samples: int, macs: float) -> int:

@@ -15,7 +15,7 @@ from onnxprune.canonical import canonicalize_model
 from onnxprune.errors import UsageError
 from onnxprune.pipeline import PassContext, PassRecord
 from onnxprune.progress import Progress
-from onnxprune.stats import Feeds
+from onnxprune.stats import Feeds, trimmed
 
 HELD_OUT = 0.125
 MOST_HELD = 256
@@ -24,7 +24,9 @@ SYNTHETIC_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """`source` as it was given, `base` canonical, the records of the passes, and all data that was given or made up."""
+    """`source` as it was given, `base` canonical, the records of the passes, and all data that was given or made up;
+    `shapes` are those that latency is measured at.
+    """
 
     path: Path
     source: ir.Model
@@ -61,7 +63,10 @@ def prepare(
     base, records = canonicalize_model(source, context, keep_batchnorm=keep_batchnorm)
     ir.infer_shapes(base)
     concrete = concrete_inputs(base, feeds, batch, input_shapes)
-    return Prepared(path, source, base, tuple(records), feeds, ir.shapes_for(base, concrete), concrete)
+    shapes, seen = ir.shapes_for(base, concrete), trimmed(feeds, base)
+    if seen.padded is not None:
+        progress.decide(f"the samples are run without their padding: {seen.padded.lengths.mean():.1f} positions each")
+    return Prepared(path, source, base, tuple(records), seen, shapes, concrete)
 
 
 def load_feeds(

@@ -198,7 +198,7 @@ class SchemeSearch:
         keep = keep_masks(plan, self.sensitivity.curves)
         model, _ = narrowed(self.work.base, self.work.graph, keep, chosen_branches(self.work.branches, plan))
         if self.scheme is not None:
-            model = fake_quantize_for_latency(model, self.scheme, self.work.probe_feeds().take(range(2)))
+            model = fake_quantize_for_latency(model, self.scheme, self.work.probe_feeds().spread(2))
         return model, self.work.file(model, "candidate")
 
     def confirm(self, candidate: Candidate) -> Candidate:

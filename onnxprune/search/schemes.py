@@ -76,7 +76,7 @@ def _measured(work: Workspace, scheme: Scheme) -> tuple[Scheme, float] | None:
     """A scheme and its latency ratio at full width; None where it is invalid."""
     work.progress.stage("choosing precision", scheme_name(scheme))
     try:
-        model = fake_quantize_for_latency(work.base, scheme, work.probe_feeds().take(range(2)))
+        model = fake_quantize_for_latency(work.base, scheme, work.probe_feeds().spread(2))
         ratio = max(work.ratios(work.file(model, "scheme")))
     except OnnxpruneError as error:
         work.progress.decide(f"{scheme_name(scheme)} is not possible: {error}")
@@ -127,8 +127,7 @@ def _limit(work: Workspace, plain: float) -> float:
 
 
 def _samples(work: Workspace) -> tuple[Feeds, Feeds]:
-    most = CALIBRATION_SAMPLES
-    return work.feeds.take(range(min(len(work.feeds), most))), work.held.take(range(min(len(work.held), most)))
+    return work.feeds.spread(CALIBRATION_SAMPLES), work.held.spread(CALIBRATION_SAMPLES)
 
 
 def _error(work: Workspace, scheme: Scheme) -> float:

@@ -96,9 +96,7 @@ class Workspace:
     @cached_property
     def fitting(self) -> Feeds:
         """The samples that weights are fitted on: what fits into memory, and no more than pays."""
-        feeds = bounded(self.base, self.feeds)
-        most = self.options.effort.fitting_samples
-        return feeds if len(feeds) <= most else feeds.take(np.linspace(0, len(feeds) - 1, most).astype(int))
+        return bounded(self.base, self.feeds).spread(self.options.effort.fitting_samples)
 
     @cached_property
     def open_base(self) -> ir.Model:

@@ -6,6 +6,7 @@ from onnxprune.stats.moments import Moments, Statistics, collect
 from onnxprune.stats.product import Product, products
 from onnxprune.stats.reference import Reference
 from onnxprune.stats.runner import Runner, run
+from onnxprune.stats.trimming import trimmed
 
 __all__ = [
     "Feeds",
@@ -20,4 +21,5 @@ __all__ = [
     "padding",
     "products",
     "run",
+    "trimmed",
 ]

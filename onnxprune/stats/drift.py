@@ -72,14 +72,15 @@ def padding(model: ir.Model, feeds: Feeds, batch: int | None = None) -> Iterator
     """The attention mask of every call of ``feeds``, as :func:`drift` takes them; None where the model has no such
     input.
 
-    A mask is an input of rank 2 that indexes no table and holds only zeros and ones, at least one of either.
+    A mask is an input of rank 2 that indexes no table and is one by its values.
     """
-    names = [name for name in mask_inputs(model) if _is_mask(feeds.arrays[name])]
+    names = [name for name in mask_inputs(model) if is_mask(feeds.arrays[name])]
     for call in feeds.calls(batch):
         yield call[names[0]] if names else None
 
 
-def _is_mask(array: Array) -> bool:
+def is_mask(array: Array) -> bool:
+    """Whether the values can mark padding: zeros and ones alone, at least one of them a one."""
     return bool(((array == 0) | (array == 1)).all() and array.any())
 
 

@@ -45,6 +45,28 @@ def _draw(model: ir.Model, n: int, seed: int, shapes: Mapping[str, Sequence[int]
 
 
 @dataclass(frozen=True)
+class Padded:
+    """What is padding in samples: the inputs `names` carry it along axis 1, behind as many positions as `lengths` says
+    of each sample. A call leaves out what is padding in all of its samples, up to a multiple of `STEP`: few lengths
+    mean few shapes that a runtime has to plan for.
+    """
+
+    STEP: ClassVar[int] = 8
+
+    names: frozenset[str]
+    lengths: Array
+
+    def cut(self, call: Mapping[str, Array], rows: np.ndarray) -> dict[str, Array]:
+        """The call of these samples, shorter where all of them end in padding."""
+        longest = -(-int(self.lengths[rows].max()) // self.STEP) * self.STEP
+        return {name: array[:, :longest] if name in self.names else array for name, array in call.items()}
+
+    def take(self, rows: np.ndarray) -> Padded:
+        """Of the samples at `rows`."""
+        return Padded(self.names, self.lengths[rows])
+
+
+@dataclass(frozen=True)
 class Feeds:
     """Arrays for every graph input, in one of two forms.
 
@@ -59,6 +81,7 @@ class Feeds:
     entries: bool = False
     fixed_batch: int | None = None
     drawn: bool = False
+    padded: Padded | None = None
 
     @staticmethod
     def load(path: str | Path, model: ir.Model) -> Feeds:
@@ -108,8 +131,9 @@ class Feeds:
         for rows in self.call_rows(batch):
             if self.entries:
                 yield {name: np.asarray(array[rows[0]]) for name, array in self.arrays.items()}
-            else:
-                yield {name: np.asarray(array[rows] if array.ndim else array) for name, array in self.arrays.items()}
+                continue
+            call = {name: np.asarray(array[rows] if array.ndim else array) for name, array in self.arrays.items()}
+            yield call if self.padded is None else self.padded.cut(call, rows)
 
     def call_rows(self, batch: int | None = None) -> Iterator[np.ndarray]:
         """The indices of the samples (or of the one entry) that each call of :meth:`calls` feeds, int64 each."""
@@ -126,14 +150,24 @@ class Feeds:
                 yield np.arange(start, min(start + step, count))
 
     def call_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the inputs in a call of one sample, or of the model's fixed batch."""
-        return {name: array.shape for name, array in next(self.take([0]).calls(1)).items()}
+        """The shapes of the inputs in a call of one sample, one of mean length where padding is left out, or of the
+        model's fixed batch.
+        """
+        lengths = np.zeros(1) if self.padded is None else self.padded.lengths
+        usual = int(np.abs(lengths - lengths.mean()).argmin())
+        return {name: array.shape for name, array in next(self.take([usual]).calls(1)).items()}
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Feeds:
         """The samples (or entries) at ``indices``, in that order."""
         rows = np.asarray(indices, dtype=np.int64)
         arrays = {name: array[rows] if array.ndim else array for name, array in self.arrays.items()}
-        return Feeds(arrays, self.entries, self.fixed_batch, self.drawn)
+        padded = None if self.padded is None else self.padded.take(rows)
+        return Feeds(arrays, self.entries, self.fixed_batch, self.drawn, padded)
+
+    def spread(self, most: int) -> Feeds:
+        """All samples (or entries), or ``most`` of them, evenly spaced, where there are more."""
+        count = len(self)
+        return self if count <= most else self.take(np.linspace(0, count - 1, most).round().astype(np.int64))
 
     def split(self, fraction: float, seed: int) -> tuple[Feeds, Feeds]:
         """Two disjoint parts drawn with ``seed``: the first holds about ``fraction`` of the samples, both hold at

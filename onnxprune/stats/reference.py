@@ -111,9 +111,7 @@ def bounded(model: ir.Model, feeds: Feeds, memory: int = _IN_MEMORY) -> Feeds:
         limit = max(memory // size, 1)
     except ModelError:  # sizes that only the values of the inputs decide
         limit = _UNKNOWN_SIZE
-    if len(feeds) <= limit:
-        return feeds
-    return feeds.take(np.linspace(0, len(feeds) - 1, limit).round().astype(np.int64))
+    return feeds.spread(limit)
 
 
 def grid(tensor: Array, channel_axis: int) -> tuple[int, tuple[int, ...]]:
@@ -131,7 +129,7 @@ def _budgets(
     budgets: dict[tuple[int, ...], int] = {}
     if not found:
         return budgets
-    first = feeds.take(range(min(len(feeds), 1)))
+    first = feeds.spread(1)
     tensors = next(run(model, first, [product.output for product in found.values()], batch=batch, threads=threads))
     for product in found.values():
         _, spatial = grid(tensors[product.output], product.channel_axis)

@@ -67,7 +67,7 @@ def choose_exclusions(model: ir.Model, feeds: Feeds, scheme: Scheme, limit: floa
     """`scheme` with the most harmful contractions excluded, as few as a doubling search finds, so that no output drifts
     more than `limit`; None where even half of them in float do not suffice. Static schemes only.
     """
-    judged = feeds.take([k * len(feeds) // min(samples, len(feeds)) for k in range(min(samples, len(feeds)))])
+    judged = feeds.spread(samples)
     quantized = quantize(model, feeds, scheme)
     order: list[str] = []
     count = 0

@@ -144,10 +144,9 @@ def sampled_rows(model: ir.Model, wanted: Sequence[Product], feeds: Feeds) -> di
     """Key of each contraction -> sampled rows of what it reads, (groups, rows, columns); padding is left out."""
     if not wanted:
         return {}
-    count = min(len(feeds), SAMPLES)
-    feeds = feeds.take(np.linspace(0, len(feeds) - 1, count, dtype=np.int64))
+    feeds = feeds.spread(SAMPLES)
     size = sum(4 * product.size * product.groups for product in wanted)
-    sampler = Sampler(max(32, min(ROWS, BYTES // size)), count, 0)
+    sampler = Sampler(max(32, min(ROWS, BYTES // size)), len(feeds), 0)
     names = sorted({product.data for product in wanted})
     parts: dict[str, list[np.ndarray]] = {product.node: [] for product in wanted}
     calls = zip(run(model, feeds, names, batch=8, threads=1), padding(model, feeds, 8), strict=True)

@@ -69,13 +69,13 @@ def refine(prepared: ir.Model, quantized: ir.Model, feeds: Feeds) -> None:
         return
     kept = affordable(prepared, feeds, min(len(feeds), _SAMPLES))
     batch = affordable(prepared, feeds, _BATCH, all_at_once=True)
-    walked = feeds.take(np.linspace(0, len(feeds) - 1, kept, dtype=np.int64))
+    walked = feeds.spread(kept)
     weights = [(step.weight, step.weight.inputs[0]) for step in steps]
     biases = [(step.bias, step.bias.inputs[0]) for step in steps if step.bias is not None]
     _walk(prepared, quantized, walked, steps, batch)
     both = [(node, node.inputs[0]) for node, _ in (*weights, *biases)]
     variants = [both, [*both[: len(weights)], *biases], [*weights, *biases]]
-    judges = feeds.take(np.linspace(0, len(feeds) - 1, min(len(feeds), 2 * kept), dtype=np.int64))
+    judges = feeds.spread(2 * kept)
     drifts = []
     for variant in variants:
         _put(variant)

@@ -28,8 +28,7 @@ def sensitivity(model: ir.Model, quantized: ir.Model, feeds: Feeds) -> dict[str,
     `quantized` with that node in float; for the rest the ratio of local error to drift of the measured ones is
     assumed.
     """
-    count = min(len(feeds), _SAMPLES)
-    feeds = feeds.take(np.linspace(0, len(feeds) - 1, count, dtype=np.int64))
+    feeds = feeds.spread(_SAMPLES)
     prepared = static.prepare(model)
     local = local_errors(prepared, quantized, feeds)
     total = _drift(prepared, quantized, feeds)

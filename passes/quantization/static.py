@@ -46,14 +46,14 @@ def quantize_static(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     prepared, spans = calibrated(model, feeds, scheme)
     quantized = build(prepared, spans, scheme)
     if scheme.refine:
-        refine.refine(prepared, quantized, _some(feeds, CALIBRATION_SAMPLES))
+        refine.refine(prepared, quantized, feeds.spread(CALIBRATION_SAMPLES))
     return proven(quantized, feeds)
 
 
 def quantize_static_for_latency(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
     """The same structure with ranges from two samples and no corrections: as fast as the real one, not as accurate."""
     quick = replace(scheme, calibration="minmax", refine=False)
-    prepared, spans = calibrated(model, _some(feeds, LATENCY_SAMPLES), quick)
+    prepared, spans = calibrated(model, feeds.spread(LATENCY_SAMPLES), quick)
     return build(prepared, spans, quick)
 
 
@@ -71,7 +71,7 @@ def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model,
         )
     sampled = scheme.calibration != "minmax"
     batch = affordable(prepared, feeds, _BATCH, all_at_once=True)
-    seen = ranges.observe(prepared, _some(feeds, CALIBRATION_SAMPLES), wanted, sampled=sampled, batch=batch)
+    seen = ranges.observe(prepared, feeds.spread(CALIBRATION_SAMPLES), wanted, sampled=sampled, batch=batch)
     symmetric = scheme.activation == "s8"
     rules: Sequence[Calibration] = _RULES if scheme.calibration == "auto" else (scheme.calibration,)
     found = [
@@ -87,7 +87,7 @@ def _least_drift(prepared: ir.Model, found: Sequence[Mapping[str, qdq.Range]], f
     """Which ranges change the outputs least on a few samples, before any refinement."""
     if len(found) == 1:
         return 0
-    judges = _some(feeds, affordable(prepared, feeds, _JUDGES))
+    judges = feeds.spread(affordable(prepared, feeds, _JUDGES))
     models = [build(prepared, spans, scheme) for spans in found]
     drifts = [max(model_drift(prepared, model, judges, batch=8, threads=1).values(), default=0.0) for model in models]
     return int(np.argmin(drifts))
@@ -136,9 +136,3 @@ def proven(quantized: ir.Model, feeds: Feeds) -> ir.Model:
     call = next(iter(feeds.calls(1)))
     Runner(quantized, [tensor.name for tensor in quantized.graph.outputs], list(call), threads=1)(call)
     return quantized
-
-
-def _some(feeds: Feeds, samples: int) -> Feeds:
-    """Up to `samples` samples, evenly spread."""
-    count = len(feeds)
-    return feeds if count <= samples else feeds.take([k * count // samples for k in range(samples)])

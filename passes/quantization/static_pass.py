@@ -70,8 +70,7 @@ def apply(model: ir.Model, ctx: PassContext, scheme: Scheme, max_drift: float) -
     feeds = ctx.feeds if ctx.feeds is not None else Feeds.synthetic(model, SYNTHETIC_SAMPLES, ctx.seed)
     try:
         quantized = api.quantize(model, feeds, scheme)
-        count = min(len(feeds), SYNTHETIC_SAMPLES)
-        judged = feeds.take([k * len(feeds) // count for k in range(count)])
+        judged = feeds.spread(SYNTHETIC_SAMPLES)
         drift = max(model_drift(model, quantized, judged, batch=8, threads=1).values(), default=0.0)
     except ModelError as error:
         return PassResult(False, skips=(Skip(where, str(error)),))

@@ -106,7 +106,7 @@ def _fitted(matrix: np.ndarray, scales: np.ndarray, square: np.ndarray) -> tuple
 
 def _squares(model: ir.Model, wanted: Sequence[Product], feeds: Feeds) -> Iterator[tuple[Product, np.ndarray]]:
     """The second moments of what each contraction reads, in float; those that fit in memory together share a run."""
-    feeds = feeds.take(np.linspace(0, len(feeds) - 1, min(len(feeds), _SAMPLES), dtype=np.int64))
+    feeds = feeds.spread(_SAMPLES)
     left = [item for item in wanted if item.size <= _LARGEST]
     while left:
         count = max(1, int((np.cumsum([16 * item.size**2 for item in left]) <= _BYTES).sum()))

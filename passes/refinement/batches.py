@@ -35,6 +35,8 @@ class Batches:
         self, model: ir.Model, feeds: Feeds, size: int, wanted: Callable[[Call], Mapping[str, Array]], seed: int | None
     ) -> None:
         order = np.arange(len(feeds)) if seed is None else np.random.default_rng(seed).permutation(len(feeds))
+        if feeds.padded is not None:  # samples of one length share calls
+            order = order[np.argsort(feeds.padded.lengths[order], kind="stable")]
         self._feeds, self._size, self._compute = feeds.take(order), size, wanted
         rows = list(self._feeds.call_rows(size))
         masks = padding(model, self._feeds, size)

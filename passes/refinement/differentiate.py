@@ -84,6 +84,38 @@ def differentiate(
     return Gradient(names, tuple(reached), session(forward, threads), session(backward, threads), kept, traced.weights)
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of one model for calls of many shapes, each made when a call of its shapes comes first."""
+
+    names: tuple[str, ...]
+    targets: tuple[str, ...]
+    _model: ir.Model
+    _threads: int
+    _made: dict[tuple[tuple[int, ...], ...], Gradient]
+
+    @staticmethod
+    def of(model: ir.Model, targets: Sequence[str], call: Mapping[str, Array], *, threads: int = 0) -> Gradients | None:
+        """What :func:`differentiate` finds for this call, which others have to have in common; None where nothing."""
+        first = differentiate(model, targets, call, threads=threads)
+        if first is None:
+            return None
+        return Gradients(first.names, first.targets, model, threads, {_sizes(call): first})
+
+    def at(self, call: Mapping[str, Array]) -> Gradient:
+        """For calls of the shapes of this one. Raises ModelError where other weights have gradients there."""
+        if (found := self._made.get(_sizes(call))) is None:
+            found = differentiate(self._model, self.targets, call, threads=self._threads)
+            if found is None or (found.names, found.targets) != (self.names, self.targets):
+                raise ModelError("what can be trained depends on the sizes of the inputs")
+            self._made[_sizes(call)] = found
+        return found
+
+
+def _sizes(call: Mapping[str, Array]) -> tuple[tuple[int, ...], ...]:
+    return tuple(call[name].shape for name in sorted(call))
+
+
 def _seed(name: str) -> str:
     return f"loss:{name}"
 

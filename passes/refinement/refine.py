@@ -23,7 +23,7 @@ from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.runner import Runner
 from passes.refinement.adam import Adam
 from passes.refinement.batches import Batch, Batches, Call
-from passes.refinement.differentiate import Gradient, differentiate
+from passes.refinement.differentiate import Gradients
 from passes.refinement.targets import Target, targets
 from passes.refinement.whitening import Basis, bases
 
@@ -108,10 +108,10 @@ def refine(
     first = next(fit.calls(chosen.batch))
     try:
         goals = _comparable(dense, compressed, goals, first, chosen.threads)
-        gradient = differentiate(compressed, [goal.name for goal in goals], first, threads=chosen.threads)
-        if gradient is None:
+        gradients = Gradients.of(compressed, [goal.name for goal in goals], first, threads=chosen.threads)
+        if gradients is None:
             return Refinement()
-        return _Descent(dense, compressed, goals, gradient, chosen).run(fit, check)
+        return _Descent(dense, compressed, goals, gradients, chosen).run(fit, check)
     except ModelError:  # sizes that depend on values, and forms of operators that the runtime's kernels do not take
         return Refinement()
 
@@ -128,15 +128,20 @@ def _comparable(
 
 class _Descent:
     def __init__(
-        self, dense: ir.Model, compressed: ir.Model, goals: Sequence[Target], gradient: Gradient, options: RefineOptions
+        self,
+        dense: ir.Model,
+        compressed: ir.Model,
+        goals: Sequence[Target],
+        gradients: Gradients,
+        options: RefineOptions,
     ) -> None:
-        self._goals = [goal for goal in goals if goal.name in gradient.targets]
-        self._dense_model, self._compressed, self._gradient, self._options = dense, compressed, gradient, options
+        self._goals = [goal for goal in goals if goal.name in gradients.targets]
+        self._dense_model, self._compressed, self._gradients, self._options = dense, compressed, gradients, options
         inputs = [tensor.name for tensor in ir.feed_inputs(dense)]
         names = list(dict.fromkeys(goal.dense for goal in self._goals))
         self._dense = Runner(dense, names, inputs, threads=options.threads)
         self._tensors = ir.initializers(compressed)
-        self._weights = {name: np.asarray(self._tensors[name].values, np.float32) for name in gradient.names}
+        self._weights = {name: np.asarray(self._tensors[name].values, np.float32) for name in gradients.names}
         self._scales: dict[str, float] = {}
 
     def run(self, fit: Feeds, check: Feeds) -> Refinement:
@@ -144,15 +149,16 @@ class _Descent:
         adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
         seen = Batches(self._dense_model, fit, options.batch, self._wanted, options.seed)
         judged = Batches(self._dense_model, check, options.batch, self._wanted, seed=None)
-        self._scales = self._measure_scales(seen[0].wanted)
+        self._scales = self._measure_scales(seen[len(seen) // 2].wanted)
         before = best = self._error(judged)
         kept, steps = dict(self._weights), 0
         total = min(options.steps, EPOCHS * len(seen))
         look = max(total // max(options.looks, 1), 1)
         for step, place in enumerate(islice(_shuffled(len(seen), options.seed), total), start=1):
             batch = seen[place]
-            found = self._gradient.forward(batch.call, self._weights)
-            slopes = self._gradient.backward(found, self._weights, self._losses(found, batch))
+            gradient = self._gradients.at(batch.call)
+            found = gradient.forward(batch.call, self._weights)
+            slopes = gradient.backward(found, self._weights, self._losses(found, batch))
             adam.step(self._weights, slopes, rate * _schedule(step, total))
             if step % look == 0 or step == total:
                 error = self._error(judged)
@@ -164,11 +170,11 @@ class _Descent:
                     break
         for name, values in kept.items() if steps else ():
             self._tensors[name].values = values
-        return Refinement(self._gradient.names, before, best, steps)
+        return Refinement(self._gradients.names, before, best, steps)
 
     def _bases(self, feeds: Feeds) -> dict[str, Basis]:
         options = self._options
-        names = self._gradient.names
+        names = self._gradients.names
         return bases(self._compressed, names, feeds, batch=options.batch, seed=options.seed, threads=options.threads)
 
     def _wanted(self, call: Call) -> dict[str, Array]:
@@ -196,7 +202,7 @@ class _Descent:
         errors = dict.fromkeys((goal.name for goal in self._goals if goal.output), 0.0)
         energies = dict(errors)
         for batch in judged:
-            found = self._gradient.forward(batch.call, self._weights)
+            found = self._gradients.at(batch.call).forward(batch.call, self._weights)
             for name in errors:
                 wanted = batch.wanted[name]
                 errors[name] += float(np.square(_hidden(found[name] - wanted, batch.mask), dtype=np.float64).sum())

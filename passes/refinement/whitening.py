@@ -45,7 +45,7 @@ def bases(
     model: ir.Model, names: Collection[str], feeds: Feeds, *, batch: int, seed: int, threads: int
 ) -> dict[str, Basis]:
     """White coordinates of each weight among ``names`` that one contraction reads."""
-    few = feeds.take(range(min(len(feeds), _SAMPLES)))
+    few = feeds.spread(_SAMPLES)
     found = collect(model, few, rows_a_column=_ROWS_A_COLUMN, batch=batch, threads=threads, seed=seed)
     tensors = ir.tensors(model)
     return {

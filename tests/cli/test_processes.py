@@ -16,15 +16,23 @@ MODEL = Path(__file__).resolve().parents[2] / "models" / "digits_mlp.onnx"
 COMMAND = [sys.executable, "-m", "onnxprune"]
 
 
+def _processor_seconds(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+
+
 def test_help_answers_at_once() -> None:
-    """In processor time, which a busy machine does not stretch."""
-    times = []
+    """In processor time against the same interpreter that imports click alone, so that no machine is too slow for it:
+    1.7 to 2.3 times, without compiled files too. NumPy and ONNX would make it 6 times.
+    """
+    ours, theirs = [], []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.3
+        theirs.append(_processor_seconds([sys.executable, "-c", "import click"])[0])
+        seconds, done = _processor_seconds([*COMMAND, "--help"])
+        ours.append(seconds)
+    assert min(ours) < 4 * min(theirs)
     assert done.stderr == ""
     for word in ("--target-latency", "--calib-data", "analyze", "prune", "bench", "compare"):
         assert word in done.stdout
