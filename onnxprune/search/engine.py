@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from onnxprune.search.acceptance import Acceptance
 from onnxprune.search.certify import Certificate, certify
@@ -18,6 +19,7 @@ from onnxprune.search.workspace import Workspace
 from runtime_bench.result import SLOWER_ABOVE
 
 ATTEMPTS = 3  # certifications: each later one aims lower by what the one before missed
+NEARLY = 0.985  # of the target: a latency under it that its bound alone puts over is measured again, twice as long
 WELL_UNDER = 0.9  # share of the target under which a result has to be explained
 
 
@@ -101,11 +103,9 @@ def _to_target(contest: Contest, accepts: Acceptance, goal: tuple[float, ...]) -
             continue
         if certificate is None:
             return outcome
-        share, bound = (certificate.share(work.options.goal, bound=bound) for bound in (False, True))
-        work.progress.decide(
-            f"certified latency is {share:.3f} of the target, its bound {bound:.3f}: trying smaller ({attempt + 1})"
-        )
+        work.progress.decide(f"{_says(work, certificate)}: trying smaller ({attempt + 1})")
         # by the latency itself: the width of its bound is the machine's noise
+        share = certificate.share(work.options.goal)
         contest.aim(goal := tuple(limit * min(0.98, 0.98 / share) for limit in goal))
     assert outcome is not None
     return outcome
@@ -127,8 +127,24 @@ def _certified(contest: Contest, accepts: Acceptance, best: Candidate) -> Outcom
     over = [f"takes more than {each.said(each.limit)}" for each, taken in _taken(work, finished) if taken > each.limit]
     if over and not work.options.best_effort:
         return replace(outcome, missed=over[0])
-    certificate = certify(work, work.file(finished.compressed, "compressed"))
+    certificate = _sure(work, work.file(finished.compressed, "compressed"))
     return replace(outcome, certificate=certificate, missed=over[0] if over else "")
+
+
+def _sure(work: Workspace, path: Path) -> Certificate:
+    """The certificate of a model; where the width of the bound alone puts it over the target, a second one from twice
+    as many processes, which costs less than another model.
+    """
+    first = certify(work, path)
+    if not work.options.asks_latency or _accepted(work, first) or first.share(work.options.goal) > NEARLY:
+        return first
+    work.progress.decide(f"{_says(work, first)}: measuring again, twice as long")
+    return certify(work, path, again=True)
+
+
+def _says(work: Workspace, certificate: Certificate) -> str:
+    share, bound = (certificate.share(work.options.goal, bound=bound) for bound in (False, True))
+    return f"certified latency is {share:.3f} of the target, its bound {bound:.3f}"
 
 
 def _landing(contest: Contest, certificate: Certificate, best: Candidate) -> str:

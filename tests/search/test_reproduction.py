@@ -14,6 +14,7 @@ from onnxprune import api, ir
 from onnxprune.errors import DataError, TargetNotMetError
 from onnxprune.search.structure import structure
 from runtime_bench import Comparison, Speedup, Target
+from runtime_bench.comparison import LAUNCHES
 
 Residual = Callable[..., ir.Model]
 Run = Callable[..., api.Result]
@@ -112,6 +113,30 @@ def test_a_failed_certificate_is_a_decision_too(
     again = run(table)
     assert len(calls) == before + 1
     assert again.model == first.model and decided(again) == decided(first)
+
+
+def test_a_bound_that_alone_misses_is_measured_again(
+    noisy_machine: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From twice as many processes, and another run takes both certificates from the table."""
+    table = tmp_path / "table.json"
+    asked: list[tuple[Path, int]] = []
+
+    def certified(models: Sequence[Path], target: Target, feeds: Any = None, **options: Any) -> Comparison:
+        asked.append((models[-1], options["launches"]))
+        exact = noisy_machine.exact_compare(models, target, feeds, **options)
+        ratio = 0.95 * 0.6
+        bound = ratio * (1.1 if options["launches"] == LAUNCHES else 1.01)
+        close = replace(exact.arms[-1], speedup=Speedup(ratio, ratio, bound, "FASTER"))
+        return replace(exact, arms=(*exact.arms[:-1], close))
+
+    monkeypatch.setattr("onnxprune.search.certify.compare", certified)
+    first = run(table)
+    assert [launches for _, launches in asked] == [LAUNCHES, 2 * LAUNCHES]
+    assert asked[0][0] == asked[1][0] and first.report["met"] is True
+    again = run(table)
+    assert [launches for _, launches in asked[2:]] == [2 * LAUNCHES]
+    assert again.model == first.model and again.report["met"] is True
 
 
 def test_two_providers_in_one_table(noisy_machine: Any, run: Run, tmp_path: Path) -> None:
