@@ -34,7 +34,7 @@ def fake_quantize_for_latency(model: ir.Model, scheme: Scheme, feeds: Feeds | No
     Ranges come from two samples of `feeds`, or of synthetic inputs when it is None.
     """
     if scheme.kind == "dynamic":
-        return dynamic.quantize_dynamic(model, scheme)
+        return dynamic.quantize_dynamic_for_latency(model, scheme)
     if scheme.kind == "weight-only":
         return weight_only.quantize_weights(model, None, scheme)
     return static.quantize_static_for_latency(model, feeds or Feeds.synthetic(model, static.LATENCY_SAMPLES, 0), scheme)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,8 +12,16 @@ import onnx_graphsurgeon as gs
 from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.ir.objects import Constant, Node, Variable
-from passes.quantization import qdq, selection, static
+from passes.quantization import qdq, selection, static, uniform
 from passes.quantization.scheme import Scheme
+
+
+def quantize_dynamic_for_latency(model: ir.Model, scheme: Scheme) -> ir.Model:
+    """The form that `quantize_dynamic` gives, in less time: with one scale for all channels of a weight."""
+    quantized = quantize_dynamic(model, replace(scheme, per_channel=False))
+    if scheme.per_channel:
+        uniform.spell_out(quantized)
+    return quantized
 
 
 def quantize_dynamic(model: ir.Model, scheme: Scheme) -> ir.Model:

@@ -27,6 +27,7 @@ from passes.quantization import (
     selection,
     stay_float,
     tidy,
+    uniform,
 )
 from passes.quantization.budget import affordable
 from passes.quantization.scheme import Calibration, Scheme
@@ -54,7 +55,10 @@ def quantize_static_for_latency(model: ir.Model, feeds: Feeds, scheme: Scheme) -
     """The same structure with ranges from two samples and no corrections: as fast as the real one, not as accurate."""
     quick = replace(scheme, calibration="minmax", refine=False)
     prepared, spans = calibrated(model, feeds.spread(LATENCY_SAMPLES), quick)
-    return build(prepared, spans, quick)
+    quantized = build(prepared, spans, replace(quick, per_channel=False))
+    if scheme.per_channel:
+        uniform.spell_out(quantized)
+    return quantized
 
 
 def calibrated(model: ir.Model, feeds: Feeds, scheme: Scheme) -> tuple[ir.Model, dict[str, qdq.Range]]:
