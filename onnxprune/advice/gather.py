@@ -17,7 +17,7 @@ from onnxprune.advice import machine
 from onnxprune.advice.facts import Data, Facts, Graph, Kind, Latency, Product, Pruning
 from onnxprune.advice.families import SORTS, Evidence, family_of, sort_of
 from onnxprune.api.analysis import Examined, examine, largest_cause
-from onnxprune.api.compression import targets
+from onnxprune.api.request import targets
 from onnxprune.channels import Share, Shares
 from onnxprune.errors import ModelError
 from onnxprune.progress import Progress

@@ -66,17 +66,18 @@ def compress(
     target_latency: "5ms", "800us", or "0.5x" of the input model's P50; target_size: "2MB" or "0.5x"; target_macs:
     "100M" or "0.5x"; max_drift or max_drop alone: the lowest latency; pareto: how many models, written as `STEM-1.onnx`
     and so on. calib_data: typical inputs, as arrays by input name, an .npz or a folder. evaluate: FUNC(session) ->
-    float, higher is better. options: the fields of `onnxprune.api.compression.Request`, named like the options of the
+    float, higher is better. options: the fields of `onnxprune.api.request.Request`, named like the options of the
     command line (threads, batch, input_shapes, precision, drop_branches, max_drift, max_drop, effort, seed,
     best_effort, without, ...). output, report (JSON) and html are files to write.
 
     Raises TargetNotMetError with the floor that was measured, AccuracyError, ModelError, DataError, ProviderError.
     """
     from onnxprune.api import compression
+    from onnxprune.api.request import Request
     from onnxprune.search.prepare import stored
 
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        request = compression.Request(
+        request = Request(
             path=stored(model, Path(folder)),
             target_latency=target_latency,
             calib_data=calib_data,
@@ -158,7 +159,7 @@ def benchmark(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measures models on every EP, interleaved and in fresh processes; the first is the baseline of every speedup."""
-    from onnxprune.api.compression import targets
+    from onnxprune.api.request import targets
     from onnxprune.search.prepare import concrete_inputs, load_feeds, stored
     from runtime_bench import bench
 
