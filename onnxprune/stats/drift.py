@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,30 +16,26 @@ from onnxprune.stats.specification import mask_inputs
 
 Calls = Iterable[Mapping[str, Array]]
 
+LEAST_SPREAD = 0.01
+
 
 def drift(original_outputs: Calls, new_outputs: Calls, masks: Iterable[Array | None] | None = None) -> dict[str, float]:
-    """Relative error of each output over all calls: sqrt(sum |new - original|^2 / sum |original|^2); 0 is equal, 1 as
-    wrong as all zeros.
+    """Relative error of each output over all calls: sqrt(sum |new - original|^2 / sum |original - mean|^2), where the
+    mean is that of every element over samples; 0 is equal, 1 as wrong as if every sample had the mean.
 
-    Integer, boolean and string outputs give the fraction of elements that differ. ``masks``: per call an array (N,
-    T), non-zero where a position is real; it hides padding in every output that starts with the axes (N, T). A
-    non-finite new value gives inf. Raises ModelError where the outputs differ in name or shape.
+    Outputs whose sizes differ between calls, and those of a single sample, have no mean: zero takes its place. Integer,
+    boolean and string outputs give the fraction of elements that differ. ``masks``: per call an array (N, T), non-zero
+    where a position is real; it hides padding in every output that starts with the axes (N, T). A non-finite new value
+    gives inf. Raises ModelError where the outputs differ in name or shape.
     """
-    errors: dict[str, float] = {}
-    energies: dict[str, float] = {}
-    real: dict[str, bool] = {}
+    found: dict[str, _Sums] = {}
     for original, new, mask in zip(
         original_outputs, new_outputs, masks if masks is not None else _never(), strict=masks is not None
     ):
         for name, reference in original.items():
-            error, energy = _compare(name, reference, new.get(name), mask)
-            errors[name] = errors.get(name, 0.0) + error
-            energies[name] = energies.get(name, 0.0) + energy
-            real[name] = reference.dtype.kind == "f"
-    return {
-        name: _ratio(errors[name], energies[name]) if real[name] else errors[name] / max(energies[name], 1.0)
-        for name in errors
-    }
+            sums = found.setdefault(name, _Sums(reference.dtype.kind == "f"))
+            sums.add(*_shown(name, reference, new.get(name), mask))
+    return {name: sums.ratio() for name, sums in found.items()}
 
 
 def _never() -> Iterator[None]:
@@ -46,26 +43,68 @@ def _never() -> Iterator[None]:
         yield None
 
 
-def _compare(name: str, reference: Array, found: Array | None, mask: Array | None) -> tuple[float, float]:
+def _shown(name: str, reference: Array, found: Array | None, mask: Array | None) -> tuple[Array, Array]:
+    """Both arrays without padding."""
     if found is None or found.shape != reference.shape:
         shape = None if found is None else list(found.shape)
         raise ModelError(f"output {name!r} has shape {shape}, expected {list(reference.shape)}")
     if mask is not None and reference.shape[:2] == mask.shape:
-        reference, found = reference[mask != 0], found[mask != 0]
-    if reference.dtype.kind != "f":
-        return float(np.count_nonzero(reference != found)), float(reference.size)
-    usable = np.isfinite(reference)  # where the original has none, there is nothing to keep
-    exact = np.where(usable, reference, 0).astype(np.float64)
-    change = np.where(usable, found, 0).astype(np.float64) - exact
-    return float(np.square(change).sum()), float(np.square(exact).sum())
+        return reference[mask != 0], found[mask != 0]
+    return reference, found
 
 
-def _ratio(error: float, energy: float) -> float:
-    if not np.isfinite(error):
-        return float("inf")
-    if energy > 0:
-        return float(np.sqrt(error / energy))
-    return 0.0 if error == 0 else float("inf")
+@dataclass
+class _Sums:
+    """What one output has come to. ``energy``: about zero; ``total``: of every element over ``rows`` samples, None
+    before the first call and where their sizes differ.
+    """
+
+    real: bool
+    error: float = 0.0
+    energy: float = 0.0
+    rows: int = 0
+    total: Array | None = None
+
+    def add(self, reference: Array, found: Array) -> None:
+        """One call. Where the original is not finite, there is nothing to keep."""
+        if not self.real:
+            self.error += float(np.count_nonzero(reference != found))
+            self.energy += reference.size
+            return
+        usable = np.isfinite(reference)
+        exact = np.where(usable, reference, 0).astype(np.float64)
+        change = np.where(usable, found, 0).astype(np.float64) - exact
+        self.error += float(np.square(change).sum())
+        self.energy += float(np.square(exact).sum())
+        self._count(exact if exact.ndim else exact[None])
+
+    def _count(self, values: Array) -> None:
+        first, total = not self.rows, values.sum(0)
+        self.rows += len(values)
+        if first:
+            self.total = total
+        elif self.total is not None:
+            self.total = self.total + total if self.total.shape == total.shape else None
+
+    def ratio(self) -> float:
+        """The error by what it is relative to."""
+        if not self.real:
+            return self.error / max(self.energy, 1.0)
+        if not np.isfinite(self.error):
+            return float("inf")
+        spread = self._spread()
+        if spread > 0:
+            return float(np.sqrt(self.error / spread))
+        return 0.0 if self.error == 0 else float("inf")
+
+    def _spread(self) -> float:
+        """The energy about the mean, as of many samples, but no less than a share of that about zero: what hardly
+        differs between samples would make rounding look large.
+        """
+        if self.total is None or self.rows < 2:
+            return self.energy
+        about = (self.energy - float(np.square(self.total).sum()) / self.rows) * self.rows / (self.rows - 1)
+        return min(max(about, LEAST_SPREAD * self.energy), self.energy)
 
 
 def padding(model: ir.Model, feeds: Feeds, batch: int | None = None) -> Iterator[Array | None]:

@@ -88,20 +88,47 @@ def test_running_leaves_the_model_alone():
 
 
 def test_drift_is_the_relative_error():
-    a = [{"y": np.array([3.0, 4.0], np.float32)}]
+    a = [{"y": np.array([[3.0, 4.0]], np.float32)}]
     assert drift(a, a) == {"y": 0.0}
-    assert drift(a, [{"y": np.array([0.0, 0.0], np.float32)}]) == {"y": pytest.approx(1.0)}
-    assert drift(a, [{"y": np.array([3.0, 4.5], np.float32)}])["y"] == pytest.approx(0.1)
-    assert drift(a, [{"y": np.array([np.nan, 4.0], np.float32)}])["y"] == float("inf")
+    assert drift(a, [{"y": np.array([[0.0, 0.0]], np.float32)}]) == {"y": pytest.approx(1.0)}
+    assert drift(a, [{"y": np.array([[3.0, 4.5]], np.float32)}])["y"] == pytest.approx(0.1)
+    assert drift(a, [{"y": np.array([[np.nan, 4.0]], np.float32)}])["y"] == float("inf")
     assert drift([{"k": np.array([1, 2, 3, 4])}], [{"k": np.array([1, 2, 3, 5])}]) == {"k": 0.25}
     with pytest.raises(ModelError, match="shape"):
         drift(a, [{"y": np.zeros(3, np.float32)}])
 
 
+def test_drift_is_one_where_every_sample_has_the_mean():
+    """Whatever the outputs have in common: their energy is about the mean of every element, not about zero."""
+    y = np.random.default_rng(0).normal(size=(40, 3)) * [1.0, 2.0, 3.0] + [0.0, 5.0, -4.0]
+    flat = np.broadcast_to(y.mean(0), y.shape)
+    unbiased = np.sqrt(39 / 40)
+    assert drift([{"y": y}], [{"y": flat}]) == {"y": pytest.approx(unbiased)}
+    halves = [[{"y": part[:15]}, {"y": part[15:]}] for part in (y, flat)]
+    assert drift(*halves) == {"y": pytest.approx(unbiased)}
+    centred = y - y.mean(0)
+    noise = 0.1 * np.random.default_rng(1).normal(size=y.shape)
+    moved = drift([{"y": centred}], [{"y": centred + noise}])["y"]
+    assert drift([{"y": y}], [{"y": y + noise}])["y"] == pytest.approx(moved, rel=0.02)  # of 40 samples
+
+
+def test_drift_of_what_hardly_varies_is_bounded():
+    y = np.full((8, 3), 5.0)
+    assert drift([{"y": y}], [{"y": y + 0.05}])["y"] == pytest.approx(0.1)
+    zero = np.zeros((8, 3))
+    assert drift([{"y": zero}], [{"y": zero}]) == {"y": 0.0} and drift([{"y": zero}], [{"y": y}])["y"] == float("inf")
+
+
 def test_drift_sums_over_calls_before_dividing():
-    a = [{"y": np.array([3.0])}, {"y": np.array([4.0])}]
-    b = [{"y": np.array([3.0])}, {"y": np.array([3.0])}]
-    assert drift(a, b)["y"] == pytest.approx(0.2)
+    a = [{"y": np.array([[3.0]])}, {"y": np.array([[-4.0]])}]
+    b = [{"y": np.array([[3.0]])}, {"y": np.array([[-3.0]])}]
+    assert drift(a, b)["y"] == pytest.approx(0.2)  # of 25, which is less than the variance of two samples
+
+
+def test_drift_of_outputs_whose_sizes_differ_is_relative_to_zero():
+    a = [{"y": np.array([[3.0, 4.0]])}, {"y": np.array([[12.0]])}]
+    b = [{"y": np.array([[3.0, 4.0]])}, {"y": np.array([[13.3]])}]
+    assert drift(a, b)["y"] == pytest.approx(0.1)
 
 
 def test_padding_is_hidden_by_the_attention_mask():
