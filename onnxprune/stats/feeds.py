@@ -51,7 +51,7 @@ class Padded:
     mean few shapes that a runtime has to plan for.
     """
 
-    STEP: ClassVar[int] = 8
+    STEP: ClassVar[int] = 16
 
     names: frozenset[str]
     lengths: Array

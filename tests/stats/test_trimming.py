@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from onnxprune import ir
 from onnxprune.stats import Feeds, model_drift, run, trimmed
 
-LENGTH, WIDTH, COUNT = 24, 4, 40
+LENGTH, WIDTH, COUNT, STEP = 40, 4, 40, 16
 
 
 def _model(*, masked: bool, length: int | str = "length") -> ir.Model:
@@ -44,7 +44,7 @@ def _model(*, masked: bool, length: int | str = "length") -> ir.Model:
 
 def _data(*, left: bool = False) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
-    lengths = rng.integers(3, 12, COUNT)
+    lengths = rng.integers(3, 28, COUNT)
     mask = (np.arange(LENGTH)[None] < lengths[:, None]).astype(np.int64)
     ids = rng.integers(1, 50, (COUNT, LENGTH))
     return {"ids": ids, "mask": mask[:, ::-1].copy() if left else mask}
@@ -59,9 +59,9 @@ def test_calls_are_as_long_as_their_longest_sample() -> None:
     assert shorter.padded.lengths.tolist() == sorted(lengths)
     for call in shorter.calls(8):
         longest = call["mask"].sum(1).max()
-        assert call["ids"].shape == call["mask"].shape == (8, 8 * -(-longest // 8))
+        assert call["ids"].shape == call["mask"].shape == (8, min(LENGTH, STEP * -(-longest // STEP)))
     assert len(shorter) == len(feeds)
-    assert shorter.call_shapes() == {"ids": (1, 8), "mask": (1, 8)}
+    assert shorter.call_shapes() == {"ids": (1, 16), "mask": (1, 16)}
 
 
 def test_the_outputs_of_every_sample_are_those_with_padding() -> None:
