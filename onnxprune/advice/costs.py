@@ -28,13 +28,15 @@ _RUNS = 5  # runs of the model that a sample and its gradients take
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do. sample: seconds of one sample; fitted, looked, probed: samples that weights are fitted on
-    for good and for a look, and that a probe runs; moments: products that Gram matrices sum; looks, errors:
-    measurements of latency and of drift that the choice of precision takes; prices: tables that are made; rehearsals,
-    finished: plans that are fitted for a look, and for good, at most; seen: samples that all weights are refined on
-    together, repeated ones too; slow: seconds that a look at a slow model takes longer.
+    """What there is to do. run: seconds of one sample as latency is measured; sample: without its padding; fitted,
+    looked, probed: samples that weights are fitted on for good and for a look, and that a probe runs; moments: products
+    that Gram matrices sum; looks, errors: measurements of latency and of drift that the choice of precision takes;
+    prices: tables that are made; rehearsals, finished: plans that are fitted for a look, and for good, at most; seen:
+    samples that all weights are refined on together, repeated ones too; slow: seconds that a look at a slow model takes
+    longer.
     """
 
+    run: float
     sample: float
     samples: int
     fitted: int
@@ -56,7 +58,7 @@ class Work:
 
     @property
     def slow(self) -> float:
-        return 30 * self.sample
+        return 30 * self.run
 
     @property
     def finishing(self) -> float:
@@ -146,10 +148,11 @@ def work_of(facts: Facts, effort: Effort) -> Work:
     schemes = 0 if done or graph.quantized else 2 * (graph.int8 > 0) + (graph.dynamic > 0) + graph.heavy
     worth = schemes if facts.host.fast_int8 else 0
     return Work(
-        sample=facts.latency.seconds / max(batch, 1),
+        run=facts.latency.seconds / max(batch, 1),
+        sample=facts.data.real * facts.latency.seconds / max(batch, 1),
         samples=samples,
         fitted=fitted,
-        looked=samples_of_a_look(fitted, graph.macs / max(batch, 1)),
+        looked=samples_of_a_look(fitted, facts.data.real * graph.macs / max(batch, 1)),
         probed=min(searched, effort.probe_samples),
         nodes=graph.nodes,
         groups=0 if done else pruning.usable,
@@ -171,5 +174,5 @@ def _seen(facts: Facts, effort: Effort, samples: int) -> float:
     """Samples that one refinement of all weights together sees: by its work, its steps and its epochs, at most."""
     if not facts.data.given or facts.graph.quantized or facts.graph.family == "recurrent":
         return 0.0
-    work = effort.refinement / (RUNS_A_USE * max(facts.graph.macs, 1))
+    work = effort.refinement / (RUNS_A_USE * max(facts.data.real * facts.graph.macs, 1))
     return min(work, STEPS_AT_MOST * LARGEST_BATCH, EPOCHS * samples)

@@ -96,10 +96,13 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Data:
-    """Calibration data: whether it was given, and how many samples (or calls) there are."""
+    """Calibration data: whether it was given, and how many samples (or calls) there are. real: what a sample is without
+    its padding, as a share of one that latency is measured on.
+    """
 
     given: bool
     samples: int
+    real: float = 1.0
 
 
 @dataclass(frozen=True)

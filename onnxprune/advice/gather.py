@@ -22,7 +22,7 @@ from onnxprune.channels import Share, Shares
 from onnxprune.errors import ModelError
 from onnxprune.progress import Progress
 from onnxprune.search.prepare import concrete_inputs, load_feeds, open_dimensions
-from onnxprune.stats import Feeds, products
+from onnxprune.stats import Feeds, products, trimmed
 from onnxprune.units import parse_target
 from passes.block_removal import branches
 from passes.quantization import is_quantized, reads_weights_most
@@ -85,12 +85,19 @@ def gather(request: Request, progress: Progress) -> Facts:
     return Facts(
         graph=graph,
         pruning=pruning,
-        data=Data(not feeds.synthetic, len(feeds)),
+        data=Data(not feeds.synthetic, len(feeds), _real(trimmed(feeds, found.base), inputs)),
         host=machine.read(request.eps, made[0].threads, given=request.threads is not None),
         latency=latency,
         target=None if goal is None else goal.in_seconds(latency.seconds) / latency.seconds,
         target_text="" if goal is None else goal.text,
     )
+
+
+def _real(feeds: Feeds, inputs: Mapping[str, Sequence[int]]) -> float:
+    """What a sample without its padding is of one that latency is measured on."""
+    if feeds.padded is None:
+        return 1.0
+    return float(feeds.padded.lengths.mean()) / max(inputs[name][1] for name in feeds.padded.names)
 
 
 def _pruning(found: Examined, shapes: Mapping[str, Sequence[int]], shares: Shares) -> Pruning:
