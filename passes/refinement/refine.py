@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from onnxprune import ir
 from onnxprune.channels import AxisKey
 from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
+from onnxprune.stats.drift import drift
 from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.runner import Runner
 from passes.refinement.adam import Adam
@@ -199,17 +200,14 @@ class _Descent:
 
     def _error(self, judged: Batches) -> float:
         """The squared relative error of the outputs, the mean over them."""
-        errors = dict.fromkeys((goal.name for goal in self._goals if goal.output), 0.0)
-        energies = dict(errors)
-        for batch in judged:
-            found = self._gradients.at(batch.call).forward(batch.call, self._weights)
-            for name in errors:
-                wanted = batch.wanted[name]
-                errors[name] += float(np.square(_hidden(found[name] - wanted, batch.mask), dtype=np.float64).sum())
-                energies[name] += float(np.square(_hidden(wanted, batch.mask), dtype=np.float64).sum())
-        ratios = [errors[name] / max(energies[name], 1e-30) for name in errors]
-        total = float(np.mean(ratios)) if ratios else 0.0
-        return total if np.isfinite(total) else float("inf")
+        names = [goal.name for goal in self._goals if goal.output]
+        wanted, found, masks = tee(judged, 3)  # read in step, so no more than one call is held
+        drifts = drift(
+            ({name: batch.wanted[name] for name in names} for batch in wanted),
+            (self._gradients.at(batch.call).forward(batch.call, self._weights) for batch in found),
+            (batch.mask for batch in masks),
+        )
+        return float(np.mean([value**2 for value in drifts.values()]))
 
 
 def _shuffled(count: int, seed: int) -> Iterator[int]:

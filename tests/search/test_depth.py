@@ -70,10 +70,11 @@ def test_an_order_is_nested_and_ascends(setting: Setting) -> None:
 def test_errors_are_those_of_the_refitted_network(setting: Setting) -> None:
     """In graph order, to which the savings force it: each drop builds on the re-fitted network before it."""
     order = setting.order(**{branch.name: 1e4 ** (4 - place) for place, branch in enumerate(setting.found)})
-    assert list(order.branches) == setting.found
     truth = setting.refitted(setting.found)
     assert truth == sorted(truth)
-    assert order.error == pytest.approx(truth, rel=2e-3)
+    usable = [error for error in truth if error <= HOPELESS]
+    assert len(usable) >= 3 and list(order.branches) == setting.found[: len(usable)]
+    assert order.error == pytest.approx(usable, rel=2e-3)
 
 
 def test_the_first_drop_is_the_cheapest_after_a_refit(setting: Setting) -> None:
@@ -92,8 +93,8 @@ def test_a_branch_that_the_contraction_before_it_can_express_goes_first_and_for_
     setting = Setting(linear_first(blocks=3, width=8, inner=8))
     order = setting.order()
     assert order.branches[0] == setting.found[0]
-    assert order.error[0] < 1e-9 < 1e-3 < setting.plain(setting.found[0])
-    assert order.error[1] > 1e-6
+    assert order.error[0] < 1e-6 < 1e-3 < setting.plain(setting.found[0])
+    assert order.error[1] > 1e-5
 
 
 def test_what_a_drop_saves_counts(setting: Setting) -> None:
