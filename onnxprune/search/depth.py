@@ -23,7 +23,7 @@ from passes.block_removal import Branch, drop
 from passes.structured_pruning.compensate import CompensationReport, Options, aims, compensate
 
 LOOK_AHEAD = 3  # candidates measured again after each drop
-HOPELESS = 0.25  # squared output error, the drift that is refused: no further drop is of use
+HOPELESS = 0.25  # squared output error, the drift that is refused unless told: no further drop is of use
 FITTED = 3  # contractions that are re-fitted for a look: the one before the branch and the two after it
 FITTING_SAMPLES = 256
 FEWEST_SAMPLES = 96
@@ -62,9 +62,10 @@ def drop_order(
     fitting: Feeds,
     saved: Mapping[str, float],
     tell: Callable[[str], None] = lambda text: None,
+    hopeless: float = HOPELESS,
 ) -> DropOrder:
     """Drops the branch with the least added error per second saved (`saved`: any measure of it, by branch name), again
-    and again, until nothing is left to drop or the outputs are lost.
+    and again, until nothing is left to drop or the outputs are lost: over a squared error of `hopeless`.
 
     `feeds`: samples whose outputs are compared; `fitting`: samples that weights are re-fitted on.
     """
@@ -77,7 +78,7 @@ def drop_order(
         tell(f"{position + 1} of {len(branches)} alone")
         alone[branch.name] = look(state, branch).error
     left = sorted(branches, key=lambda branch: alone[branch.name] / saved[branch.name])
-    left = [branch for branch in left if alone[branch.name] <= HOPELESS]
+    left = [branch for branch in left if alone[branch.name] <= hopeless]
     order: list[Branch] = []
     errors: list[float] = []
     while left:
@@ -85,7 +86,7 @@ def drop_order(
         near = sorted(left[:LOOK_AHEAD], key=branches.index)  # in graph order, as looks are cheapest
         found = {branch.name: look(state, branch) for branch in near}
         best = min(left[:LOOK_AHEAD], key=lambda b: (found[b.name].error - state.error) / saved[b.name])
-        if found[best.name].error > HOPELESS:
+        if found[best.name].error > hopeless:
             break
         state = found[best.name]
         order.append(best)

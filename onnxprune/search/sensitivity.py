@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnxprune import ir
 from onnxprune.channels import Group
 from onnxprune.search import levels as level_choice
-from onnxprune.search.depth import DropOrder, drop_order
+from onnxprune.search.depth import HOPELESS, DropOrder, drop_order
 from onnxprune.search.probes import Probes, picks
 from onnxprune.search.solve import WidthChoice
 from onnxprune.search.workspace import Workspace
@@ -55,6 +55,7 @@ def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = Non
             work.fitting,
             saved or branch_macs(work, work.branches),
             lambda text: work.progress.stage("ranking branches", text),
+            hopeless=max(HOPELESS, (work.options.max_drift or 0.0) ** 2),
         )
     branch_of_node = {key: index for index, branch in enumerate(drops.branches) for key in branch.dropped}
     branch_of_group = {group.name: at for group in groups if (at := _branch_of(group, branch_of_node)) is not None}

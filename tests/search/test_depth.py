@@ -30,8 +30,9 @@ class Setting:
         self.feeds, self.fitting = Feeds.synthetic(self.model, 32, 0), Feeds.synthetic(self.model, 96, 1)
         self.saved = {branch.name: 1.0 for branch in self.found}
 
-    def order(self, **saved: float) -> DropOrder:
-        return drop_order(self.model, self.found, self.feeds, self.fitting, {**self.saved, **saved})
+    def order(self, hopeless: float = HOPELESS, **saved: float) -> DropOrder:
+        saved = {**self.saved, **saved}
+        return drop_order(self.model, self.found, self.feeds, self.fitting, saved, hopeless=hopeless)
 
     def refitted(self, gone: list[Branch]) -> list[float]:
         """The squared drift after each of the drops, one after the other, re-fitted every time."""
@@ -125,6 +126,7 @@ def test_hopeless_branches_are_left_out(residual: Residual) -> None:
         order = setting.order(**{setting.found[0].name: saved})
         assert set(order.branches) == set(setting.found[1:])
         assert order.error[-1] <= HOPELESS
+    assert len(setting.order(hopeless=100.0).branches) == 3
 
 
 def test_half_precision(residual: Residual) -> None:
