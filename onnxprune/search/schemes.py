@@ -25,7 +25,7 @@ from passes.quantization import (
     sensitivity,
 )
 
-WORTH = 0.97  # a scheme must take at most this share of the float model's latency
+WORTH = 0.9  # a scheme must take at most this share of the float model's latency: less saves nothing worth its search
 CALIBRATION_SAMPLES = 96
 EXCLUDED = (1, 2, 4, 8)
 VARIANT = 0.97  # a variant with nodes in float must take at most this share of the scheme's latency
