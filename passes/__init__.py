@@ -25,6 +25,7 @@ PASSES: dict[str, str] = {
     "flush-denormals": "passes.flush_denormals:FlushDenormals",
     "dead-code": "passes.dead_code:DeadCode",
     "record-shapes": "passes.record_shapes:RecordShapes",
+    "sums-before-norms": "passes.sums_before_norms:SumsBeforeNorms",
     "drop-branches": "passes.block_removal.removal:BlockRemoval",
     "prune": "passes.structured_pruning.structured:StructuredPruning",
     "quantize-static": "passes.quantization:QuantizeStatic",

@@ -163,7 +163,7 @@ def _conclude(
     keep = error is None or (request.best_effort and isinstance(error, TargetNotMetError))
     if error is not None:
         report.met = False
-    return [outcome.finished.compressed] if keep else [], report, error
+    return [work.written(outcome.finished.compressed)] if keep else [], report, error
 
 
 def _front(prepared: Prepared, work: Workspace, outcome: Outcome, report: Report, accepts: Acceptance) -> Made:
@@ -174,7 +174,7 @@ def _front(prepared: Prepared, work: Workspace, outcome: Outcome, report: Report
         )
     if outcome.front:
         facts.fill_baseline(report, work.targets, outcome.front[0][1])
-        return [finished.compressed for finished, _ in outcome.front], report, None
+        return [work.written(finished.compressed) for finished, _ in outcome.front], report, None
     return [], report, TargetNotMetError("no model within the limits is certified to be faster than the input model")
 
 

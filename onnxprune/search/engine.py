@@ -9,6 +9,7 @@ from onnxprune.search.acceptance import Acceptance
 from onnxprune.search.certify import Certificate, certify
 from onnxprune.search.contest import Contest, gather
 from onnxprune.search.finish import Finished, finish
+from onnxprune.search.form import choose_form
 from onnxprune.search.front import front
 from onnxprune.search.least import least
 from onnxprune.search.outcome import Outcome
@@ -35,6 +36,7 @@ def _searched(work: Workspace, accepts: Acceptance) -> Outcome:
     """The search without its verdict. The first thing tried is the lossless model: a target that it meets already
     needs no loss.
     """
+    choose_form(work)
     work.progress.stage("measuring", "the input model")
     looks = work.looks(work.base_file)
     baseline_s = tuple(look["baseline_s"] for look in looks)

@@ -70,13 +70,14 @@ def _plan(
 ) -> TablePlan:
     def finish(model: ir.Model) -> onnx.ModelProto:
         if scheme is None:
-            return ir.to_proto(model)
+            return ir.to_proto(work.written(model))
         try:
-            return without_borders(ir.to_proto(fake_quantize_for_latency(model, scheme)))
+            return without_borders(ir.to_proto(work.written(fake_quantize_for_latency(model, scheme))))
         except ModelError:  # nothing in this cluster has a quantized form: it runs as it is
-            return ir.to_proto(model)
+            return ir.to_proto(work.written(model))
 
-    return plan_table(work.base, work.graph, work.shapes, levels, branch_of, finish, scheme_name(scheme))
+    tag = ", ".join((scheme_name(scheme), *(each.name for each in work.spelling)))
+    return plan_table(work.base, work.graph, work.shapes, levels, branch_of, finish, tag)
 
 
 def _terms(plan: TablePlan, table: Prices, tell: Callable[[str], None]) -> tuple[LatencyTerm, ...]:

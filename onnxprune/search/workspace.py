@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph, analyze
+from onnxprune.pipeline import Pass, PassContext, PassManager
 from onnxprune.progress import Progress
 from onnxprune.search.journal import Journal
 from onnxprune.search.options import SearchOptions
@@ -50,6 +51,8 @@ class Workspace:
     predictions: list[Pair] = field(default_factory=list)
     bias: tuple[float, ...] = ()
     """what fresh processes measure over what quick looks do, a value a target"""
+    spelling: tuple[Pass, ...] = ()
+    """passes that every model goes through when it is written: what is measured faster in another form"""
 
     @classmethod
     def of(
@@ -155,10 +158,14 @@ class Workspace:
             self.notes.append(text)
             self.progress.decide(text)
 
+    def written(self, model: ir.Model) -> ir.Model:
+        """A model in the form that runtimes get; the model itself where that is the canonical one."""
+        return PassManager().run(model, self.spelling, PassContext(verify="none"))[0] if self.spelling else model
+
     def file(self, model: ir.Model, stem: str) -> Path:
         """Writes a candidate where benches read it."""
         path = self.folder / f"{stem}.onnx"
-        ir.save(model, path, overwrite=True)
+        ir.save(self.written(model), path, overwrite=True)
         return path
 
     def looks(self, candidate: Path, seconds: float = 0.8) -> list[Look]:

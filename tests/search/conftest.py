@@ -156,6 +156,23 @@ class FormulaBench:
         return [Quick(self.seconds(path) / base, 0.0, self.seconds(path), base) for path in candidates]
 
 
+@dataclass
+class FormBench(FormulaBench):
+    """Models with a Sum take `factor` times as long."""
+
+    factor: float = 0.9
+
+    def seconds(self, path: Path) -> float:
+        sums = any(node.op == "Sum" for node in ir.load(Path(path)).graph.nodes)
+        return super().seconds(path) * (self.factor if sums else 1.0)
+
+
+@pytest.fixture(scope="session")
+def form_bench() -> type[FormBench]:
+    """`form_bench(target, factor=0.9)`: a machine on which one form of a model is faster or slower than the other."""
+    return FormBench
+
+
 class FormulaTable:
     """Stands for `runtime_bench.LatencyTable`; `wrong(key)` is the factor by which an entry is off."""
 
