@@ -138,7 +138,8 @@ def _sure(work: Workspace, path: Path) -> Certificate:
     as many processes, which costs less than another model.
     """
     first = certify(work, path)
-    if not work.options.asks_latency or _accepted(work, first) or first.share(work.options.goal) > NEARLY:
+    wanted = work.options.asks_latency and work.options.uses("correction")
+    if not wanted or _accepted(work, first) or first.share(work.options.goal) > NEARLY:
         return first
     work.progress.decide(f"{_says(work, first)}: measuring again, twice as long")
     return certify(work, path, again=True)
