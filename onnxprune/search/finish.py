@@ -131,7 +131,9 @@ def _refined(work: Workspace, done: Finished, share: float) -> ir.Model:
         work.open_base, opened, done.removed, work.feeds, held=work.held, aliases=done.aliases, options=chosen
     )
     if found.steps == 0:
-        work.progress.decide("refining brings the outputs no nearer: the weights stay as they were fitted")
+        near = 0 < found.before <= chosen.enough
+        why = "the outputs are near enough" if near else "refining brings the outputs no nearer"
+        work.progress.decide(f"{why}: the weights stay as they were fitted")
         return done.floating
     work.progress.decide(
         f"refined {len(found.weights)} weight tensors in {found.steps} steps of {chosen.batch} samples: "

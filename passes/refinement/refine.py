@@ -40,7 +40,7 @@ _MEMORY = 256 << 20  # bytes of the activations of one batch
 class RefineOptions:
     """``steps``: of the descent, each on ``batch`` samples. ``rate``: of the largest step, relative to the size of a
     weight tensor. ``features``: targets before the outputs, at most. ``held_out``: share of the samples that choose.
-    ``looks``: times that they are asked.
+    ``looks``: times that they are asked. ``enough``: squared relative error of the outputs that needs no refinement.
     """
 
     steps: int = 160
@@ -49,6 +49,7 @@ class RefineOptions:
     features: int = 12
     held_out: float = 0.12
     looks: int = 8
+    enough: float = 1e-5
     seed: int = 0
     threads: int = 0
 
@@ -76,7 +77,7 @@ class RefineOptions:
 @dataclass(frozen=True)
 class Refinement:
     """Weights that were trained, and the squared relative error of the outputs on held-out samples before and after;
-    ``steps`` is that of the weights that are kept: 0 where the first ones are the best.
+    ``steps`` is that of the weights that are kept: 0 where the first ones are the best, or good enough.
     """
 
     weights: tuple[str, ...] = ()
@@ -147,11 +148,13 @@ class _Descent:
 
     def run(self, fit: Feeds, check: Feeds) -> Refinement:
         options = self._options
-        adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
         seen = Batches(self._dense_model, fit, options.batch, self._wanted, options.seed)
         judged = Batches(self._dense_model, check, options.batch, self._wanted, seed=None)
         self._scales = self._measure_scales(seen[len(seen) // 2].wanted)
         before = best = self._error(judged)
+        if before <= options.enough:
+            return Refinement(before=before, after=before)
+        adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
         kept, steps = dict(self._weights), 0
         total = min(options.steps, EPOCHS * len(seen))
         look = max(total // max(options.looks, 1), 1)

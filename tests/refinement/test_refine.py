@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -81,8 +82,22 @@ def test_weights_that_only_get_worse_stay() -> None:
     model = residual()
     data = Feeds.from_arrays({"x": rand(100, 3, 8, 8)}, model)
     small = model.copy()
-    found = refine(model, small, {}, data, options=OPTIONS)
-    assert found.steps == 0 and all((weights(small)[name] == values).all() for name, values in weights(model).items())
+    found = refine(model, small, {}, data, options=replace(OPTIONS, enough=-1.0))
+    assert (
+        found.weights
+        and found.steps == 0
+        and all((weights(small)[name] == values).all() for name, values in weights(model).items())
+    )
+
+
+def test_what_is_near_enough_stays() -> None:
+    model = residual()
+    data = Feeds.from_arrays({"x": rand(100, 3, 8, 8)}, model)
+    small, removed = halved(model, data)
+    before = weights(small)
+    found = refine(model, small, removed, data, options=replace(OPTIONS, enough=1.0))
+    assert 0 < found.before == found.after < 1 and not found.weights and not found.steps
+    assert all((weights(small)[name] == values).all() for name, values in before.items())
 
 
 def test_targets_are_outputs_and_what_everything_passes_through() -> None:
