@@ -78,7 +78,8 @@ class Contest:
             share = best.share(home.limits)
             if share <= CONFIRMED and max(share, home.used(best)) >= CLOSE[0]:
                 break
-        return best
+        sure = [each for item in self.searches for each in item.tried if each.confirmed and item.fits(each)]
+        return min(sure, key=lambda each: each.error, default=best)
 
     def finish(self, candidate: Candidate) -> Finished:
         """Builds a candidate for good, as one of several: each is refined with its share of the effort."""
@@ -86,14 +87,24 @@ class Contest:
         return finish(self.work, candidate.plan, keep, share=1 / self.work.options.effort.finalists)
 
     def finish_best(self, candidate: Candidate, judge: Judge) -> Finished:
-        """Builds a candidate and its rivals, the best fitting ones of the other schemes that are predicted to lose
-        little more, and keeps the one that `judge` likes best.
-        """
-        found = [each for item in self.searches if (each := item.best()) is not None and each.plan != candidate.plan]
-        rivals = sorted((each for each in found if each.error < RIVAL * candidate.error), key=lambda each: each.error)
+        """Builds a candidate and its rivals, and keeps the one that `judge` likes best."""
         curves = self.sensitivity.curves
-        contenders = [Contender(c.plan, keep_masks(c.plan, curves), c.error) for c in (candidate, *rivals)]
+        contenders = [
+            Contender(c.plan, keep_masks(c.plan, curves), c.error) for c in (candidate, *self._rivals(candidate))
+        ]
         return best_finished(self.work, contenders, judge)
+
+    def _rivals(self, candidate: Candidate) -> list[Candidate]:
+        """The best fitting candidates of the other schemes that are predicted to lose little more, as many as are to be
+        finished; their latency holds in fresh processes too.
+        """
+        others = [item for item in self.searches if item.scheme != candidate.plan.scheme]
+        found = [(each, item) for item in others if (each := item.best()) is not None]
+        found = [(each, item) for each, item in found if each.error < RIVAL * candidate.error]
+        found = sorted(found, key=lambda pair: pair[0].error)[: self.work.options.effort.finalists - 1]
+        if self.work.options.uses("correction"):
+            found = [(each if each.confirmed else item.confirm(each), item) for each, item in found]
+        return [each for each, item in found if item.fits(each)]
 
     @property
     def tried(self) -> list[Candidate]:

@@ -108,12 +108,22 @@ def test_the_judge_decides_and_only_the_winner_is_proved(work: Workspace, conten
 
 @dataclass
 class Scheme:
-    """Stands for a search in one scheme that has found its candidate."""
+    """Stands for a search in one scheme that has found its candidate, which takes `fresh` of its target in fresh
+    processes.
+    """
 
+    scheme: str | None
     found: Candidate | None
+    fresh: float = 0.99
 
     def best(self) -> Candidate | None:
         return self.found
+
+    def confirm(self, candidate: Candidate) -> Candidate:
+        return replace(candidate, ratios=(self.fresh,), confirmed=True)
+
+    def fits(self, candidate: Candidate) -> bool:
+        return candidate.confirmed and candidate.ratios[0] <= 1
 
 
 def test_rivals_are_finished_where_they_are_predicted_to_lose_little_more(
@@ -131,13 +141,16 @@ def test_rivals_are_finished_where_they_are_predicted_to_lose_little_more(
         judged.append(done.plan)
         return squared(done.drift)
 
-    def finished(*found: Candidate | None) -> Finished:
+    def finished(*others: Scheme) -> Finished:
         judged.clear()
-        searches: list[Any] = [Scheme(each) for each in found]
+        searches: list[Any] = [Scheme(None, leader), *others]
         return Contest(work, sensitivity, searches, (1.0,)).finish_best(leader, judge)
 
-    assert finished(leader, rival, None).plan == rival.plan and judged == [leader.plan, rival.plan]
-    assert finished(leader, hopeless).plan == leader.plan and judged == []  # alone, there is nothing to judge
+    assert finished(Scheme("8 bits", rival), Scheme("4 bits", None)).plan == rival.plan
+    assert judged == [leader.plan, rival.plan]
+    alone = Scheme("8 bits", hopeless), Scheme("8 bits", rival, fresh=1.01), Scheme(None, rival)
+    for other in alone:  # predicted to lose more, slower in fresh processes, of the same scheme: nothing to judge
+        assert finished(other).plan == leader.plan and judged == []
 
 
 def test_only_the_winner_is_refined(
