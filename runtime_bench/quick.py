@@ -6,9 +6,11 @@ reported to users comes from `compare`.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +25,7 @@ from runtime_bench.feeding import Feeding, Files, ModelLike
 from runtime_bench.target import Target
 
 QUICK_BLOCK_NS = 8_000_000
-MIN_BLOCKS = 8
+MIN_BLOCKS = 12
 PROBE_NS = 5_000_000
 
 
@@ -108,16 +110,18 @@ class Bench:
 
     def quick_ratio(self, baseline: ModelLike, candidates: Sequence[ModelLike], *, seconds: float = 0.5) -> list[Quick]:
         """Each candidate against the baseline, interleaved in random order for about `seconds` in all, and for at least
-        8 blocks. Keep `candidates` below `max_workers`, so that all of them stay loaded.
+        12 blocks. Keep `candidates` below `max_workers`, so that all of them stay loaded.
         """
         paths = [self._files.model(m) for m in (baseline, *candidates)]
         self._max_workers = max(self._max_workers, len(paths))
         for path in paths:
             self._worker(path)
         workers = [self._worker(path) for path in paths]
-        blocks = max(MIN_BLOCKS, int(seconds * 1e9 / len(paths) / QUICK_BLOCK_NS))
         values: list[list[list[float]]] = [[] for _ in paths]
-        for block in range(blocks):
+        end = time.monotonic() + seconds
+        for block in count():
+            if block >= MIN_BLOCKS and time.monotonic() >= end:
+                break
             order = [int(arm) for arm in self._rng.permutation(len(paths))]
             for arm, turn in interleaved(workers, order, QUICK_BLOCK_NS, 2, first=block).items():
                 values[arm].append(turn.values)

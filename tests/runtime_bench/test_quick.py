@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxprune.errors import ModelError
-from runtime_bench.quick import Bench
+from runtime_bench.quick import MIN_BLOCKS, Bench
 from runtime_bench.target import Target
 
 
@@ -26,6 +28,24 @@ def test_a_ratio_and_its_error(bench: Bench, double: tuple[Path, Path]) -> None:
     assert 1.4 < twice.ratio < 2.6
     assert 0 < twice.standard_error < 0.3
     assert twice.p50_s > twice.baseline_p50_s > 0
+
+
+@pytest.mark.parametrize(("each", "blocks"), [(0.15, MIN_BLOCKS), (0.01, 25)], ids=["long", "short"])
+def test_a_look_takes_its_time_whatever_a_run_takes(
+    each: float, blocks: int, bench: Bench, double: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def turns(workers: list[Any], order: list[int], min_ns: int, min_runs: int, *, first: int) -> dict[int, Any]:
+        clock[0] += 2 * each
+        firsts.append(first)
+        return {arm: SimpleNamespace(values=[each, each]) for arm in order}
+
+    firsts: list[int] = []
+    monkeypatch.setattr("runtime_bench.quick.interleaved", turns)
+    monkeypatch.setattr("runtime_bench.quick.time.monotonic", lambda: clock[0])
+    (look,) = bench.quick_ratio(double[0], [double[1]], seconds=0.495)
+    assert look.ratio == 1 and firsts == list(range(blocks))
 
 
 def test_workers_are_kept_for_the_next_look(bench: Bench, double: tuple[Path, Path]) -> None:
