@@ -19,7 +19,7 @@ from pareto_picture import SERIES, Panel, panel_of, png, svg
 from peer_verdicts import Rows
 from recording import machines_text, read_lines
 
-MODELS = ("resnet20", "resnet56", "minilm_l6", "squeezenet11", "espcn_superres", "magika_v3_3")
+MODELS = ("resnet20", "squeezenet11", "unet_sed", "espcn_superres", "ultraface_rfb320", "magika_v3_3")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 STYLE = """
