@@ -113,7 +113,7 @@ def _ours(case: Case, place: Place, targets: Sequence[str], kept: Path, *, again
             written = _file(place, name)
             data = ["--calib-data", str(place.calibration(case)), "--threads", str(THREADS)]
             argv = [sys.executable, "-P", "-m", "onnxprune", str(place.start(case)), "-o", str(written), "--overwrite"]
-            argv += ["--target-latency", target, *data, *case.options]
+            argv += ["--target-latency", target, *data, *case.options, "--report", str(written.with_suffix(".json"))]
             ran = run(
                 argv, cwd=place.out, environment={"XDG_CACHE_HOME": str(place.out / "cache")}, timeout=SEARCH_SECONDS
             )
