@@ -27,7 +27,7 @@ from recording import append_line, machine, machines_text, markdown_table, read_
 THREADS = 1
 SECTION = "ablation"
 NOTHING = "nothing"
-TARGETS = {"resnet20": "0.5x", "minilm_l6": "0.45x", "unet_sed": "0.4x"}
+TARGETS = {"resnet20": "0.6x", "espcn_superres": "0.4x", "unet_sed": "0.4x"}
 HEAD = (
     "model",
     "target",
