@@ -32,7 +32,6 @@ THREADS = 1
 CONTROLS = 10
 FULL, QUICK = (6, 8), (2, 3)
 CALIBRATION_SAMPLES = 96
-MEASURED_SAMPLES = 8
 VARIANTS = ("lossless", "static u8", "static s8", "dynamic")
 LATENCY_HEAD = ("model", "P50, ms", "P90, ms", *VARIANTS, "certification, s")
 CONTROL_HEAD = ("seed", "ratio", "lower", "upper", "verdict", "seconds")
@@ -125,7 +124,7 @@ def _compared(ready: Prepared, variants: Mapping[str, Path], effort: tuple[int, 
     from runtime_bench import Target, compare
 
     target = Target("cpu", threads=THREADS, batch=1, shapes=tuple(ready.input_shapes.items()))
-    arrays = ready.feeds.take(range(min(len(ready.feeds), MEASURED_SAMPLES))).arrays
+    arrays = ready.feeds.measured()
     models = [ready.path, *variants.values()]
     done = compare(models, target, arrays, launches=effort[0], blocks=effort[1], seed=1)
     timing = done.baseline.timing
@@ -170,7 +169,7 @@ def _variants(ready: Prepared, folder: Path) -> tuple[dict[str, Path], dict[str,
     from onnxprune.errors import OnnxpruneError
     from passes.quantization import quantize
 
-    feeds = ready.feeds.take(range(min(len(ready.feeds), CALIBRATION_SAMPLES)))
+    feeds = ready.feeds.first(CALIBRATION_SAMPLES)
     made, reasons = {}, {}
     for name, scheme in _schemes().items():
         try:

@@ -30,6 +30,7 @@ PASSES: dict[str, str] = {
     "prune": "passes.structured_pruning.structured:StructuredPruning",
     "quantize-static": "passes.quantization:QuantizeStatic",
     "quantize-dynamic": "passes.quantization:QuantizeDynamic",
+    "to-float16": "passes.quantization:ToFloat16",
 }
 """Name on the command line -> ``module:class``. Nothing is imported until a pass is asked for."""
 

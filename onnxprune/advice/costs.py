@@ -145,7 +145,7 @@ def work_of(facts: Facts, effort: Effort) -> Work:
     fitted = min(searched, effort.fitting_samples)
     batch = max((shape[0] for shape in graph.inputs.values() if shape), default=1)
     done = met_already(facts)
-    schemes = 0 if done or graph.quantized else 2 * (graph.int8 > 0) + (graph.dynamic > 0) + graph.heavy
+    schemes = 0 if done or graph.quantized else 1 + 2 * (graph.int8 > 0) + (graph.dynamic > 0) + graph.heavy
     worth = schemes if facts.host.fast_int8 else 0
     return Work(
         run=facts.latency.seconds / max(batch, 1),

@@ -33,7 +33,6 @@ LOOSE = 2.0
 """MACs a byte moved below which a product waits for memory: a matrix times one vector has a quarter."""
 _LOOK = 0.1
 _SHORT = 0.05  # seconds of a run up to which the lossless model is measured too
-_SHOWN_CALLS = 8
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ def _open_inputs(model: ir.Model, request: Request) -> tuple[str, ...]:
 
 def _latency(path: Path, base: ir.Model, made: Sequence[Target], feeds: Feeds) -> Latency:
     """P50 of the input model on the slowest target, and the worst ratio of its canonical form."""
-    arrays = feeds.take(range(min(len(feeds), _SHOWN_CALLS))).arrays
+    arrays = feeds.measured()
     seconds, ratios = [], []
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         lossless = Path(folder) / "lossless.onnx"

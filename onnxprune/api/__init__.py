@@ -173,7 +173,7 @@ def benchmark(
         result = bench(
             [str(path) for path in paths],
             chosen,
-            feeds.take(range(min(len(feeds), 8))).arrays,
+            feeds.measured(),
             seed=seed,
             progress=lambda share, text: told.stage("measuring", f"{share:.0%} {text}"),
         )

@@ -14,7 +14,7 @@ from onnxprune import ir
 from onnxprune.api import facts, unmet
 from onnxprune.api.prediction import latency_model
 from onnxprune.api.request import Request, targets
-from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError, UsageError
+from onnxprune.errors import AccuracyError, OnnxpruneError, TargetNotMetError
 from onnxprune.pipeline import PassContext, PassManager, parse_pipeline
 from onnxprune.progress import Progress
 from onnxprune.report import EvalFacts, Report
@@ -29,7 +29,6 @@ from onnxprune.search.plan import Plan
 from onnxprune.search.prepare import Prepared, prepare
 from onnxprune.search.workspace import Workspace
 from onnxprune.stats import model_drift
-from onnxprune.units import parse_target
 from passes.quantization import is_quantized
 from runtime_bench import Bench, LatencyTable, Target
 from runtime_bench.table_file import read_named
@@ -40,10 +39,7 @@ _ADVICE = "ask for less, give more calibration data, or allow a larger loss"
 
 def run(request: Request, folder: Path, progress: Progress) -> Made:
     """Compresses. Returns the models (none where nothing may be written), the report, and what was missed."""
-    if request.pipeline is None:
-        request.search_options()
-    elif any(value is not None for value in (request.target_size, request.target_macs, request.pareto)):
-        raise UsageError("a pipeline says itself what to do: target_size, target_macs and pareto need a search")
+    options = request.search_options()
     if request.latency_table is not None:  # a wrong file must not cost a search
         read_named(Path(request.latency_table))
     made = targets(request.eps, request.threads, request.batch, {}, request.ep_options)
@@ -71,7 +67,7 @@ def run(request: Request, folder: Path, progress: Progress) -> Made:
         name = getattr(request.evaluate, "__name__", "evaluation")
         report.eval = EvalFacts(name, _evaluated(request.evaluate, request.path))
     with contextlib.ExitStack() as stack:
-        work = _workspace(request, prepared, made, folder, progress, stack)
+        work = _workspace(request, options, prepared, made, folder, progress, stack)
         if request.pipeline is not None:
             return _pipeline(request, prepared, work, report)
         if work.in_subgraphs:
@@ -107,15 +103,13 @@ def _dump(request: Request, prepared: Prepared) -> None:
 
 def _workspace(
     request: Request,
+    options: SearchOptions,
     prepared: Prepared,
     made: Sequence[Target],
     folder: Path,
     progress: Progress,
     stack: contextlib.ExitStack,
 ) -> Workspace:
-    options = SearchOptions(seed=request.seed) if request.pipeline is not None else request.search_options()
-    if request.pipeline is not None and request.target_latency is not None:
-        options = replace(options, goal=parse_target(request.target_latency))
     work = Workspace.of(
         prepared,
         options,
@@ -124,7 +118,7 @@ def _workspace(
         folder=folder,
         progress=progress,
     )
-    arrays = work.held.take(range(min(len(work.held), 8))).arrays
+    arrays = work.held.measured()
     benches = [stack.enter_context(Bench(target, arrays, seed=request.seed)) for target in made]
     tables = [LatencyTable(bench, cache_dir=request.cache_dir, file=request.latency_table) for bench in benches]
     files = [table.file if request.latency_table is not None else None for table in tables]

@@ -79,14 +79,22 @@ class Request:
             raise UsageError("best_effort does nothing without a target that can be missed; leave it out")
 
     def search_options(self) -> SearchOptions:
-        """The part that the search sees."""
+        """The part that the search sees; of a pipeline, which needs none, the target that its result is compared with.
+
+        Raises UsageError where nothing is asked for, what excludes each other, or what does not exist.
+        """
+        goal = parse_target(self.target_latency) if self.target_latency else FASTER
+        if self.pipeline is not None:
+            if any(value is not None for value in (self.target_size, self.target_macs, self.pareto)):
+                raise UsageError("a pipeline says itself what to do: target_size, target_macs and pareto need a search")
+            return SearchOptions(goal, seed=self.seed)
         self.check()
         precisions = tuple(self.precision or PRECISIONS)
         wrong = [name for name in precisions if name not in PRECISIONS]
         if wrong:
             raise UsageError(f"unknown precision {wrong[0]!r}; choose among {', '.join(PRECISIONS)}")
         return SearchOptions(
-            goal=parse_target(self.target_latency) if self.target_latency else FASTER,
+            goal=goal,
             size=parse_size(self.target_size) if self.target_size else None,
             macs=parse_macs(self.target_macs) if self.target_macs else None,
             front=self.pareto or 0,

@@ -77,13 +77,8 @@ class ChannelGraph:
         parts: dict[AxisKey, list[Ints]] = {}
         for name, mask in keep.items():
             group = self.group(name)
-            gone = ~_checked(group, mask)
-            if not gone.any():
-                continue
-            for key, owner in group.owner.items():
-                indices = np.flatnonzero((owner >= 0) & gone[owner])
-                if len(indices):
-                    parts.setdefault(key, []).append(indices)
+            for key, indices in group.removed(_checked(group, mask)).items():
+                parts.setdefault(key, []).append(indices)
         return {key: np.sort(np.concatenate(found)) for key, found in parts.items()}
 
 

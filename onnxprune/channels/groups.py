@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxprune.channels.links import AxisKey, Ints
 
@@ -91,6 +92,13 @@ class Group:
     exact: bool
     min_keep: int = 1
     multiple_of: int = 1
+
+    def removed(self, keep: npt.NDArray[np.bool_]) -> dict[AxisKey, Ints]:
+        """Sorted indices that leave with the units that are False in `keep` (one bool a unit), by axis."""
+        if keep.all():  # owners are computed on demand
+            return {}
+        gone = {key: np.flatnonzero((owner >= 0) & ~keep[owner]) for key, owner in self.owner.items()}
+        return {key: indices for key, indices in gone.items() if len(indices)}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from onnxprune.units import numbered
     "--precision",
     type=params.PRECISION_LIST,
     metavar="LIST",
-    help="Precisions to choose from, such as fp32,int8. Default: both.",
+    help="Precisions to choose from, such as fp32,int8. Default: fp32,fp16,int8.",
 )
 @click.option("--no-drop-branches", is_flag=True, help="Never remove whole residual branches.")
 @params.effort

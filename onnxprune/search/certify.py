@@ -102,7 +102,7 @@ def certify(work: Workspace, compressed: Path, *, again: bool = False) -> Certif
 
 def _measured(work: Workspace, models: Sequence[Path], again: bool) -> tuple[Comparison, ...]:
     launches, seed = (2 * LAUNCHES, work.options.seed + 2) if again else (LAUNCHES, work.options.seed + 1)
-    feeds = work.held.take(range(min(len(work.held), 8))).arrays
+    feeds = work.held.measured()
     found = []
     for target in work.targets:
         work.progress.stage("certifying", f"on {target.alias}, {target.threads} thread(s), in fresh processes")

@@ -9,7 +9,7 @@ from onnxprune.search.effort import NORMAL, Effort
 from onnxprune.units import Amount
 from onnxprune.units import Target as LatencyTarget
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 INGREDIENTS = (
     "compensation",
     "drift-correction",

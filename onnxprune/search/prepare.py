@@ -59,7 +59,7 @@ def prepare(
     feeds = load_feeds(calib_data, source, seed, input_shapes)
     ir.validate(path, inputs=None if feeds.synthetic else next(feeds.calls(1)))
     progress.stage("canonicalising")
-    context = PassContext(feeds=feeds.take(range(min(len(feeds), 4))), seed=seed)
+    context = PassContext(feeds=feeds.first(4), seed=seed)
     base, records = canonicalize_model(source, context, keep_batchnorm=keep_batchnorm)
     ir.infer_shapes(base)
     concrete = concrete_inputs(base, feeds, batch, input_shapes)

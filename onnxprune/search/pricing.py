@@ -22,7 +22,7 @@ def scheme_name(scheme: Scheme | None) -> str:
     """How reports and table keys call a scheme."""
     if scheme is None:
         return "float"
-    names = {"dynamic": "dynamic-int8", "weight-only": "weight-only-int4"}
+    names = {"dynamic": "dynamic-int8", "weight-only": "weight-only-int4", "float16": "float16"}
     text = names.get(scheme.kind, f"static-int8-{scheme.activation}")
     return f"{text}, {len(scheme.exclude)} nodes in float" if scheme.exclude else text
 
@@ -105,27 +105,39 @@ def _without_gaps(term: LatencyTerm) -> LatencyTerm:
 
 def without_borders(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A quantized model whose inputs and outputs are the quantized tensors themselves, as between clusters of a whole
-    model.
+    model; a model in half precision with inputs and outputs in half precision.
     """
     graph = proto.graph
-    inputs = {value.name for value in graph.input}
-    outputs = {value.name: value for value in graph.output}
-    gone = []
     types = {t.name: t.data_type for t in graph.initializer}
+    inputs = {value.name: value for value in graph.input}
+    outputs = {value.name: value for value in graph.output}
+    halved = any(_target(node) == onnx.TensorProto.FLOAT16 for node in graph.node)
+    gone = []
     for node in graph.node:
-        if node.op_type == "QuantizeLinear" and node.input[0] in inputs and _readers(graph, node.input[0]) == 1:
-            border = next(value for value in graph.input if value.name == node.input[0])
-            border.name = node.output[0]
-            border.type.tensor_type.elem_type = types.get(node.input[2], onnx.TensorProto.UINT8)
-            gone.append(node)
-        elif node.op_type == "DequantizeLinear" and node.output[0] in outputs and not _readers(graph, node.output[0]):
-            border = outputs[node.output[0]]
-            border.name = node.input[0]
-            border.type.tensor_type.elem_type = types.get(node.input[2], onnx.TensorProto.UINT8)
-            gone.append(node)
+        enters = node.op_type == "QuantizeLinear" or _target(node) == onnx.TensorProto.FLOAT16
+        leaves = node.op_type == "DequantizeLinear" or (halved and _target(node) == onnx.TensorProto.FLOAT)
+        if enters and _is_float(inputs.get(node.input[0])) and _readers(graph, node.input[0]) == 1:
+            border, name = inputs[node.input[0]], node.output[0]
+        elif leaves and node.output[0] in outputs and not _readers(graph, node.output[0]):
+            border, name = outputs[node.output[0]], node.input[0]
+        else:
+            continue
+        cast = node.op_type == "Cast"
+        narrow = onnx.TensorProto.FLOAT16 if cast else types.get(node.input[2], onnx.TensorProto.UINT8)
+        border.name, border.type.tensor_type.elem_type = name, narrow
+        gone.append(node)
     for node in gone:
         graph.node.remove(node)
     return proto
+
+
+def _target(node: onnx.NodeProto) -> int | None:
+    """The type that a Cast gives; None for other nodes."""
+    return next((item.i for item in node.attribute if node.op_type == "Cast" and item.name == "to"), None)
+
+
+def _is_float(value: onnx.ValueInfoProto | None) -> bool:
+    return value is not None and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 def _readers(graph: onnx.GraphProto, name: str) -> int:

@@ -165,13 +165,14 @@ def _weights(work: Workspace, scheme: Scheme | None) -> Iterator[tuple[ir.Consta
     """Every stored tensor with its bytes in a scheme and the nodes that read it."""
     readers: dict[str, list[str]] = defaultdict(list)
     small: set[str] = set()
+    halved = scheme is not None and scheme.kind == "float16"
     for node in work.base.graph.nodes:
         for tensor in node.inputs:
             readers[tensor.name].append(ir.node_key(node))
-        if scheme is not None and node.op in _QUANTIZED and ir.node_key(node) not in scheme.exclude:
+        if scheme is not None and not halved and node.op in _QUANTIZED and ir.node_key(node) not in scheme.exclude:
             small.update(tensor.name for tensor in node.inputs[1:2])
     for name, tensor in ir.initializers(work.base).items():
-        width = 1 if name in small else np.dtype(tensor.dtype).itemsize
+        width = 2 if halved and tensor.dtype == np.float32 else 1 if name in small else np.dtype(tensor.dtype).itemsize
         yield tensor, float(math.prod(tensor.shape) * width), readers[name]
 
 

@@ -33,6 +33,9 @@ PATIENCE = 2  # variants in a row that gain nothing before the others are not tr
 ROUGH: dict[str, Any] = {"refine": False, "calibration": "minmax"}  # what a scheme costs, before its care
 TOLERABLE = 2e-3  # squared drift of quantization alone below which no node needs to stay in float
 
+Measured = tuple[Scheme, float]
+"""A scheme and its latency over the input model's at full width (worst target)."""
+
 
 @dataclass(frozen=True)
 class SchemeOption:
@@ -50,18 +53,10 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     8 bits make slower or wrong.
     """
     plain = SchemeOption(None, 0.0, max(work.ratios(work.base_file)))
-    allowed = "int8" in work.options.precisions and work.options.uses("quantization")
-    if not allowed or is_quantized(work.base):
+    if is_quantized(work.base) or not work.options.uses("quantization"):
         return [plain]
-    plainest = Scheme(reduce_range=work.seven_bits)
-    products = [replace(plainest, kind="dynamic")]
-    products += [replace(plainest, kind="weight-only")] if reads_weights_most(work.base) else []
-    schemes = [replace(plainest, activation="u8"), replace(plainest, activation="s8")]
-    static = [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
-    found = [pair for scheme in products if (pair := _measured(work, scheme)) is not None]
-    if static:
-        best = min(static, key=lambda pair: pair[1])
-        found += [best, *_excluding(work, best[0], float_prefixes(work.base), best[1])]
+    found = _half(work) if "fp16" in work.options.precisions else []
+    found += _eight_bits(work) if "int8" in work.options.precisions else []
     limit = _limit(work, plain.ratio)
     options = [SchemeOption(scheme, _error(work, scheme), ratio) for scheme, ratio in found if ratio <= limit]
     options = _front([*options, *_exact_where_it_hurts(work, options, limit)])
@@ -72,7 +67,29 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     return [plain, *options] if "fp32" in work.options.precisions or not options else options
 
 
-def _measured(work: Workspace, scheme: Scheme) -> tuple[Scheme, float] | None:
+def _half(work: Workspace) -> list[Measured]:
+    """Half precision, where it is valid."""
+    pair = _measured(work, Scheme(kind="float16"))
+    return [] if pair is None else [pair]
+
+
+def _eight_bits(work: Workspace) -> list[Measured]:
+    """The schemes of 8 bits and fewer that are valid: products, and of the static ones the faster, also with nodes in
+    float.
+    """
+    plainest = Scheme(reduce_range=work.seven_bits)
+    products = [replace(plainest, kind="dynamic")]
+    products += [replace(plainest, kind="weight-only")] if reads_weights_most(work.base) else []
+    schemes = [replace(plainest, activation="u8"), replace(plainest, activation="s8")]
+    static = [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
+    found = [pair for scheme in products if (pair := _measured(work, scheme)) is not None]
+    if static:
+        best = min(static, key=lambda pair: pair[1])
+        found += [best, *_excluding(work, best[0], float_prefixes(work.base), best[1])]
+    return found
+
+
+def _measured(work: Workspace, scheme: Scheme) -> Measured | None:
     """A scheme and its latency ratio at full width; None where it is invalid."""
     work.progress.stage("choosing precision", scheme_name(scheme))
     try:
@@ -84,11 +101,9 @@ def _measured(work: Workspace, scheme: Scheme) -> tuple[Scheme, float] | None:
     return scheme, ratio
 
 
-def _excluding(
-    work: Workspace, scheme: Scheme, choices: Sequence[tuple[str, ...]], ratio: float
-) -> list[tuple[Scheme, float]]:
+def _excluding(work: Workspace, scheme: Scheme, choices: Sequence[tuple[str, ...]], ratio: float) -> list[Measured]:
     """The fastest of a scheme's variants with these nodes in float, where it is faster than the scheme as it stands."""
-    best: list[tuple[Scheme, float]] = []
+    best: list[Measured] = []
     patience = PATIENCE
     for exclude in choices:
         pair = _measured(work, replace(scheme, exclude=exclude))
@@ -138,7 +153,10 @@ def _error(work: Workspace, scheme: Scheme) -> float:
 
 
 def _front(options: Sequence[SchemeOption]) -> list[SchemeOption]:
-    """Options that no other one beats in both latency and error: at most four, both ends included."""
+    """Options that no other one beats in both latency and error: at most four, both ends included. What overflows is
+    none.
+    """
+    options = [option for option in options if math.isfinite(option.error)]
     kept = [o for o in options if not any(p.ratio < o.ratio and p.error < o.error for p in options)]
     kept.sort(key=lambda option: option.ratio)
     picks: Sequence[int] = (

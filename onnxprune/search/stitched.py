@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune import ir
-from onnxprune.channels import AxisKey, Group
+from onnxprune.channels import Group
 from onnxprune.stats import Product, Statistics
 from onnxprune.stats.arrays import Array
 from passes.structured_pruning.apply import delete
@@ -24,7 +24,7 @@ def stitched(model: ir.Model, statistics: Statistics, group: Group, keep: Array)
     copy = model.copy()
     weights = ir.initializers(copy)
     if not swappable(copy, statistics, group):
-        delete(copy, _removed(group, keep))
+        delete(copy, group.removed(keep))
     else:
         for node, columns in removed_columns(statistics, group, keep).items():
             _swap(weights, statistics, node, columns)
@@ -53,11 +53,6 @@ def removed_columns(statistics: Statistics, group: Group, keep: Array) -> dict[s
             owner = product.column_owner(group.owner[(contraction.tensor, contraction.axis)])
             gone[contraction.node] = (owner >= 0) & ~keep[owner]
     return gone
-
-
-def _removed(group: Group, keep: Array) -> dict[AxisKey, Array]:
-    gone = {key: np.flatnonzero((owner >= 0) & ~keep[owner]) for key, owner in group.owner.items()}
-    return {key: indices for key, indices in gone.items() if len(indices)}
 
 
 def _swap(weights: Mapping[str, ir.Constant], statistics: Statistics, node: str, gone: Array) -> None:

@@ -188,7 +188,7 @@ class Workspace:
 
     def fresh_ratios(self, candidate: Path) -> list[tuple[float, float]]:
         """The ratio and its upper bound from a few launches of fresh processes, a pair a target."""
-        feeds = self.feeds.take(range(min(len(self.feeds), 8))).arrays
+        feeds = self.feeds.measured()
 
         def measure(target: Target) -> Look:
             speedup = compare([self.original, candidate], target, feeds, launches=4, blocks=5, max_seconds=8).speedup()

@@ -15,6 +15,7 @@ from onnxprune.stats.arrays import Array, read
 from onnxprune.stats.specification import InputSpec, specifications
 from onnxprune.stats.synthetic import draw
 
+_MEASURED = 8
 _CHECKED_AT_ONCE = 1 << 24  # elements looked at together for NaN, so that a memory-mapped file never has to fit
 
 
@@ -163,6 +164,14 @@ class Feeds:
         arrays = {name: array[rows] if array.ndim else array for name, array in self.arrays.items()}
         padded = None if self.padded is None else self.padded.take(rows)
         return Feeds(arrays, self.entries, self.fixed_batch, self.drawn, padded)
+
+    def first(self, most: int) -> Feeds:
+        """The first ``most`` samples (or entries), or all where there are fewer."""
+        return self.take(range(min(len(self), most)))
+
+    def measured(self) -> Mapping[str, Array]:
+        """The arrays that latency is measured on: of a few samples, which repeat."""
+        return self.first(_MEASURED).arrays
 
     def spread(self, most: int) -> Feeds:
         """All samples (or entries), or ``most`` of them, evenly spaced, where there are more."""

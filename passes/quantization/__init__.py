@@ -1,4 +1,6 @@
-"""Quantization: static (QDQ) and dynamic to 8 bits, weights alone to 4. See docs/quantization.md."""
+"""Quantization: static (QDQ) and dynamic to 8 bits, weights alone to 4, everything to float16. See
+docs/quantization.md.
+"""
 
 from passes.quantization.api import (
     choose_exclusions,
@@ -8,6 +10,7 @@ from passes.quantization.api import (
     quantize,
 )
 from passes.quantization.dynamic_pass import QuantizeDynamic
+from passes.quantization.half_pass import ToFloat16
 from passes.quantization.host import saturates
 from passes.quantization.scheme import Scheme
 from passes.quantization.sensitivity import float_prefixes, ranking, sensitivity
@@ -18,6 +21,7 @@ __all__ = [
     "QuantizeDynamic",
     "QuantizeStatic",
     "Scheme",
+    "ToFloat16",
     "choose_exclusions",
     "fake_quantize_for_latency",
     "float_prefixes",

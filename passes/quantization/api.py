@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.stats import Feeds, model_drift
-from passes.quantization import dynamic, selection, static, weight_only
+from passes.quantization import dynamic, half, selection, static, weight_only
 from passes.quantization.scheme import Scheme
 from passes.quantization.sensitivity import ranking, sensitivity
 
@@ -25,6 +26,8 @@ def quantize(model: ir.Model, feeds: Feeds, scheme: Scheme) -> ir.Model:
         return static.proven(dynamic.quantize_dynamic(model, scheme), feeds)
     if scheme.kind == "weight-only":
         return static.proven(weight_only.quantize_weights(model, feeds, scheme), feeds)
+    if scheme.kind == "float16":
+        return static.proven(half.halve(model, feeds, scheme), feeds)
     return static.quantize_static(model, feeds, scheme)
 
 
@@ -37,6 +40,8 @@ def fake_quantize_for_latency(model: ir.Model, scheme: Scheme, feeds: Feeds | No
         return dynamic.quantize_dynamic_for_latency(model, scheme)
     if scheme.kind == "weight-only":
         return weight_only.quantize_weights(model, None, scheme)
+    if scheme.kind == "float16":
+        return half.halve(model, feeds, scheme)
     return static.quantize_static_for_latency(model, feeds or Feeds.synthetic(model, static.LATENCY_SAMPLES, 0), scheme)
 
 
@@ -54,13 +59,15 @@ def quantizable(model: ir.Model, kind: str = "static") -> list[str]:
 
 
 def quantized_nodes(model: ir.Model) -> int:
-    """How many contractions of a quantized model run in 8 bits, or on 4-bit weights."""
-    return sum(node.op in ("MatMulInteger", "MatMulNBits") or _reads_8_bits(node) for node in model.graph.nodes)
+    """How many contractions of a quantized model run in 8 or 16 bits, or on 4-bit weights."""
+    return sum(node.op in ("MatMulInteger", "MatMulNBits") or _reads_few_bits(node) for node in model.graph.nodes)
 
 
-def _reads_8_bits(node: gs.Node) -> bool:
-    sources = [ir.producer(tensor) for tensor in node.inputs[:1] if node.op in selection.CONTRACTIONS]
-    return any(source is not None and source.op == "DequantizeLinear" for source in sources)
+def _reads_few_bits(node: gs.Node) -> bool:
+    if node.op not in selection.CONTRACTIONS:
+        return False
+    source = ir.producer(node.inputs[0])
+    return node.inputs[1].dtype == np.float16 or (source is not None and source.op == "DequantizeLinear")
 
 
 def choose_exclusions(model: ir.Model, feeds: Feeds, scheme: Scheme, limit: float, samples: int = 32) -> Scheme | None:

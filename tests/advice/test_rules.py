@@ -42,6 +42,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "static-int8": ({}, "100 %", {"host": AVX2}),
     "dynamic-int8": ({"graph": {"dynamic": 0.99}}, "99 %", {"graph": {"dynamic": 0.99, "quantized": True}}),
     "weight-only": ({"graph": {"heavy": True}}, "4-bit", {}),
+    "half": ({"host": {"eps": ("cuda",)}}, "float16 on cuda", {"host": {"eps": ("cpu",)}}),
     "measured": ({"host": {"eps": ("cpu", "cuda")}}, "cpu and cuda", {"pruning": NO_GROUPS}),
     "nothing": ({"pruning": NO_GROUPS}, "graph input x", {}),
     "overridable": ({"graph": {"overridable": 244}}, "244 weights", {}),
