@@ -15,7 +15,7 @@ from onnxprune.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 EFFORTS = ("fast", "normal", "best")
 
 

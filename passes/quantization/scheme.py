@@ -50,5 +50,7 @@ class Scheme:
 
     @property
     def seven_bits(self) -> bool:
-        """Whether weights keep to 7 bits."""
+        """Whether 8-bit weights keep to 7 bits; False where there are none."""
+        if self.kind not in ("static", "dynamic"):
+            return False
         return saturates() if self.reduce_range is None else self.reduce_range

@@ -65,6 +65,12 @@ def borders(model: ir.Model) -> list[ir.Variable]:
     return [*model.graph.inputs, *model.graph.outputs]
 
 
+def test_no_weights_keep_to_7_bits() -> None:
+    assert not Scheme(kind="float16", reduce_range=True).seven_bits
+    assert not Scheme(kind="weight-only", reduce_range=True).seven_bits
+    assert Scheme(kind="dynamic", reduce_range=True).seven_bits
+
+
 def test_excluded_nodes_stay_in_single_precision() -> None:
     model = network()
     halved = quantize(model, Feeds.synthetic(model, 16, 0), Scheme(kind="float16", exclude=("c",)))
