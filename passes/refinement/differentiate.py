@@ -69,10 +69,10 @@ def differentiate(
     nodes, _ = needed(model, targets, set(inputs))
     shapes = _shapes(model, nodes, call, threads)
     candidates = _candidates(model, nodes)
-    traced: _Traced | None = _trace(nodes, targets, candidates, shapes)
+    traced: _Traced | None = _trace(nodes, targets, candidates, shapes, model.opset())
     while traced is not None and traced.weights.keys() != candidates:  # once more without those that lead nowhere
         candidates = set(traced.weights)
-        traced = _trace(nodes, targets, candidates, shapes) if candidates else None
+        traced = _trace(nodes, targets, candidates, shapes, model.opset()) if candidates else None
     if traced is None:
         return None
     names = tuple(traced.weights)
@@ -153,9 +153,13 @@ class _Traced:
 
 
 def _trace(
-    nodes: Sequence[gs.Node], targets: Sequence[str], candidates: set[str], shapes: Mapping[str, tuple[int, ...]]
+    nodes: Sequence[gs.Node],
+    targets: Sequence[str],
+    candidates: set[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    opset: int,
 ) -> _Traced:
-    tape = Tape(shapes, _dependent(nodes, candidates))
+    tape = Tape(shapes, _dependent(nodes, candidates), opset)
     pieces: dict[str, list[str]] = {name: [_seed(name)] for name in targets if name in shapes}
     blocked: set[str] = set()
     for node in reversed(nodes):

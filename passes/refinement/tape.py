@@ -25,13 +25,15 @@ class NoRuleError(Exception):
 
 
 class Tape:
-    """``shapes``: the concrete shape of every float tensor of the forward model that gradients may pass through.
+    """``shapes``: the concrete shape of every float tensor of the forward model that gradients may pass through;
+    ``opset``: of the forward model.
 
     A rule names what it reads of the forward model through :meth:`value`; ``needed`` collects these names. All
     arithmetic is float32; what has no shape here is boolean.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], wanted: set[str]) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], wanted: set[str], opset: int) -> None:
+        self.opset = opset
         self._shapes, self._wanted = dict(shapes), wanted
         self.gradients: dict[str, str] = {}  # of forward tensors whose readers have all been passed
         self.nodes: list[onnx.NodeProto] = []

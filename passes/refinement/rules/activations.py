@@ -126,15 +126,59 @@ def _elu(tape: Tape, node: gs.Node, x: str, y: str) -> str:
     return tape.op("Where", tape.op("Less", x, tape.constant(0.0)), below, tape.constant(1.0))
 
 
+def _selu(tape: Tape, node: gs.Node, x: str, y: str) -> str:
+    """gamma above zero, y + alpha gamma below."""
+    alpha, gamma = float(ir.attribute(node, "alpha", 1.6732632)), float(ir.attribute(node, "gamma", 1.0507010))
+    below = tape.op("Add", y, tape.constant(alpha * gamma))
+    return tape.op("Where", tape.op("Greater", x, tape.constant(0.0)), tape.constant(gamma), below)
+
+
+def _celu(tape: Tape, node: gs.Node, _x: str, y: str) -> str:
+    """1 above zero, y / alpha + 1 below."""
+    share = tape.op("Mul", y, tape.constant(1 / float(ir.attribute(node, "alpha", 1.0))))
+    return tape.op("Min", tape.op("Add", share, tape.constant(1.0)), tape.constant(1.0))
+
+
+def _mish(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    """t + x (1 - t^2) sigmoid(x), with t = tanh(softplus(x))."""
+    t = tape.op("Tanh", tape.op("Softplus", x))
+    slope = tape.op("Mul", tape.op("Sub", tape.constant(1.0), tape.op("Mul", t, t)), tape.op("Sigmoid", x))
+    return tape.op("Add", t, tape.op("Mul", x, slope))
+
+
+def _softsign(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    share = tape.op("Reciprocal", tape.op("Add", tape.op("Abs", x), tape.constant(1.0)))
+    return tape.op("Mul", share, share)
+
+
+def _sine(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    return tape.op("Cos", x)
+
+
+def _cosine(tape: Tape, _node: gs.Node, x: str, _y: str) -> str:
+    return tape.op("Neg", tape.op("Sin", x))
+
+
 def _gelu(tape: Tape, node: gs.Node, x: str, _y: str) -> str:
-    """Phi(x) + x phi(x), for the exact form."""
-    if ir.attribute(node, "approximate", "none") not in ("none", b"none"):
-        raise NoRuleError("the approximate form of Gelu")
+    """Phi(x) + x phi(x); of the approximate form (1 + t) / 2 + x (1 - t^2) u' / 2, with t = tanh(u)."""
+    if ir.attribute(node, "approximate", "none") in ("tanh", b"tanh"):
+        return _gelu_by_tanh(tape, x)
     share = tape.op("Erf", tape.op("Mul", x, tape.constant(math.sqrt(0.5))))
     share = tape.op("Mul", tape.op("Add", share, tape.constant(1.0)), tape.constant(0.5))
     density = tape.op("Exp", tape.op("Mul", tape.op("Mul", x, x), tape.constant(-0.5)))
     density = tape.op("Mul", density, tape.constant(1 / math.sqrt(2 * math.pi)))
     return tape.op("Add", share, tape.op("Mul", x, density))
+
+
+def _gelu_by_tanh(tape: Tape, x: str) -> str:
+    """u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    root, square = math.sqrt(2 / math.pi), tape.op("Mul", x, x)
+    bend = tape.op("Add", tape.op("Mul", square, tape.constant(0.044715 * root)), tape.constant(root))
+    t = tape.op("Tanh", tape.op("Mul", x, bend))
+    inner = tape.op("Add", tape.op("Mul", square, tape.constant(3 * 0.044715 * root)), tape.constant(root))
+    slope = tape.op("Mul", tape.op("Sub", tape.constant(1.0), tape.op("Mul", t, t)), inner)
+    both = tape.op("Add", tape.op("Add", t, tape.constant(1.0)), tape.op("Mul", x, slope))
+    return tape.op("Mul", both, tape.constant(0.5))
 
 
 def power(tape: Tape, node: gs.Node, dy: str) -> Gradients:
@@ -149,7 +193,9 @@ def power(tape: Tape, node: gs.Node, dy: str) -> Gradients:
 
 RULES: dict[str, Rule] = {
     "Abs": _pointwise(_absolute),
+    "Celu": _pointwise(_celu),
     "Clip": clip,
+    "Cos": _pointwise(_cosine),
     "Elu": _pointwise(_elu),
     "Erf": _pointwise(_erf),
     "Exp": _pointwise(_exp),
@@ -158,13 +204,17 @@ RULES: dict[str, Rule] = {
     "HardSwish": hard_swish,
     "LeakyRelu": leaky_relu,
     "Log": _pointwise(_log),
+    "Mish": _pointwise(_mish),
     "Neg": _pointwise(_negative),
     "PRelu": prelu,
     "Pow": power,
     "Reciprocal": _pointwise(_reciprocal),
     "Relu": relu,
+    "Selu": _pointwise(_selu),
     "Sigmoid": _pointwise(_sigmoid),
+    "Sin": _pointwise(_sine),
     "Softplus": _pointwise(_softplus),
+    "Softsign": _pointwise(_softsign),
     "Sqrt": _pointwise(_sqrt),
     "Tanh": _pointwise(_tanh),
 }

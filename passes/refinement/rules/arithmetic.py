@@ -65,14 +65,14 @@ def total(tape: Tape, node: gs.Node, dy: str) -> Gradients:
 
 def _reduced(tape: Tape, node: gs.Node, dy: str, *, average: bool) -> Gradients:
     shape = tape.shape(node.inputs[0])
-    kept = [1 if axis in _axes(node, len(shape)) else size for axis, size in enumerate(shape)]
+    kept = [1 if axis in reduced_axes(node, len(shape)) else size for axis, size in enumerate(shape)]
     wide = tape.op("Expand", tape.reshape(dy, kept), tape.constant(list(shape)))
     if average:
         wide = tape.op("Mul", wide, tape.constant(math.prod(kept) / math.prod(shape)))
     return {0: wide}
 
 
-def _axes(node: gs.Node, rank: int) -> set[int]:
+def reduced_axes(node: gs.Node, rank: int) -> set[int]:
     """The axes that a reduction sums over, from its attribute or its second input."""
     axes = ir.attribute(node, "axes")
     if axes is None and len(node.inputs) > 1 and node.inputs[1].name:
@@ -85,12 +85,26 @@ def _axes(node: gs.Node, rank: int) -> set[int]:
     return {int(axis) % rank for axis in axes}
 
 
+def squares(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """ReduceSumSquare: 2 x."""
+    spread = _reduced(tape, node, dy, average=False)[0]
+    return {0: tape.op("Mul", spread, tape.op("Mul", tape.value(node.inputs[0]), tape.constant(2.0)))}
+
+
+def norm(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """ReduceL2: x / y."""
+    share = tape.op("Div", dy, tape.value(node.outputs[0]))
+    return {0: tape.op("Mul", _reduced(tape, node, share, average=False)[0], tape.value(node.inputs[0]))}
+
+
 RULES: dict[str, Rule] = {
     "Add": add,
     "Div": divide,
     "Mul": multiply,
+    "ReduceL2": norm,
     "ReduceMean": mean,
     "ReduceSum": total,
+    "ReduceSumSquare": squares,
     "Sub": subtract,
     "Sum": add,
     "Where": choose,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -35,21 +36,12 @@ def layer_normalization(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     x, scale, *rest = node.inputs
     shape = tape.shape(x)
     first = int(ir.attribute(node, "axis", -1)) % len(shape)
-    axes, count = list(range(first, len(shape))), math.prod(shape[first:])
-    share = tape.constant(1 / count)
-    middle = tape.op("Mul", tape.sum(tape.value(x), axes, keepdims=True), share)
-    centred = tape.op("Sub", tape.value(x), middle)
-    variance = tape.op("Mul", tape.sum(tape.op("Mul", centred, centred), axes, keepdims=True), share)
-    epsilon = tape.constant(float(ir.attribute(node, "epsilon", 1e-5)))
-    deviation = tape.op("Sqrt", tape.op("Add", variance, epsilon))
-    normal = tape.op("Div", centred, deviation)
+    axes = list(range(first, len(shape)))
+    normal, deviation = _standardised(tape, node, axes)
     found: dict[int, str] = {}
     if tape.wants(x):
         pulled = tape.op("Mul", dy, tape.value(scale))
-        even = tape.op("Mul", tape.sum(pulled, axes, keepdims=True), share)
-        tilt = tape.op("Mul", tape.sum(tape.op("Mul", pulled, normal), axes, keepdims=True), share)
-        rest_of = tape.op("Sub", tape.op("Sub", pulled, even), tape.op("Mul", normal, tilt))
-        found[0] = tape.op("Div", rest_of, deviation)
+        found[0] = _pulled_back(tape, pulled, normal, deviation, axes, math.prod(shape[first:]))
     if tape.wants(scale):
         found[1] = tape.unbroadcast(tape.op("Mul", dy, normal), shape, tape.shape(scale))
     if rest and tape.wants(rest[0]):
@@ -57,8 +49,45 @@ def layer_normalization(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     return found
 
 
+def instance_normalization(tape: Tape, node: gs.Node, dy: str) -> Gradients:
+    """As layer_normalization, over the positions of each channel of each sample."""
+    x, scale, bias = node.inputs
+    shape = tape.shape(x)
+    along, axes = (-1, *([1] * (len(shape) - 2))), list(range(2, len(shape)))
+    normal, deviation = _standardised(tape, node, axes)
+    found: dict[int, str] = {}
+    if tape.wants(x):
+        pulled = tape.op("Mul", dy, tape.reshape(tape.value(scale), along))
+        found[0] = _pulled_back(tape, pulled, normal, deviation, axes, math.prod(shape[2:]))
+    if tape.wants(scale):
+        found[1] = tape.sum(tape.op("Mul", dy, normal), [0, *axes])
+    if tape.wants(bias):
+        found[2] = tape.sum(dy, [0, *axes])
+    return found
+
+
+def _standardised(tape: Tape, node: gs.Node, axes: Sequence[int]) -> tuple[str, str]:
+    """The input without its mean over the axes, over its deviation; and the deviation."""
+    x, shape = tape.value(node.inputs[0]), tape.shape(node.inputs[0])
+    share = tape.constant(1 / math.prod(shape[axis] for axis in axes))
+    centred = tape.op("Sub", x, tape.op("Mul", tape.sum(x, axes, keepdims=True), share))
+    variance = tape.op("Mul", tape.sum(tape.op("Mul", centred, centred), axes, keepdims=True), share)
+    epsilon = tape.constant(float(ir.attribute(node, "epsilon", 1e-5)))
+    deviation = tape.op("Sqrt", tape.op("Add", variance, epsilon))
+    return tape.op("Div", centred, deviation), deviation
+
+
+def _pulled_back(tape: Tape, pulled: str, normal: str, deviation: str, axes: Sequence[int], count: int) -> str:
+    """(g - mean(g) - n mean(g n)) / deviation."""
+    share = tape.constant(1 / count)
+    even = tape.op("Mul", tape.sum(pulled, axes, keepdims=True), share)
+    tilt = tape.op("Mul", tape.sum(tape.op("Mul", pulled, normal), axes, keepdims=True), share)
+    left = tape.op("Sub", tape.op("Sub", pulled, even), tape.op("Mul", normal, tilt))
+    return tape.op("Div", left, deviation)
+
+
 def softmax(tape: Tape, node: gs.Node, dy: str) -> Gradients:
-    """y (dY - sum(dY y)), along the one axis of opset 13 and later, or the last."""
+    """y (dY - sum(dY y)) along the axis."""
     axis = _axis(tape, node)
     product = tape.op("Mul", dy, tape.value(node.outputs[0]))
     total = tape.sum(product, [axis], keepdims=True)
@@ -72,19 +101,17 @@ def log_softmax(tape: Tape, node: gs.Node, dy: str) -> Gradients:
 
 
 def _axis(tape: Tape, node: gs.Node) -> int:
-    """The axis where every opset agrees: before 13 all axes from the given one on were one, by default from 1 on."""
-    rank = len(tape.shape(node.inputs[0]))
-    given = ir.attribute(node, "axis")
-    if given is None and rank != 2:
-        raise NoRuleError("an axis that depends on the opset")
-    axis = rank - 1 if given is None else int(given) % rank
-    if axis != rank - 1:
-        raise NoRuleError("a softmax over an inner axis")
+    """The one axis; before opset 13 all axes from the given one on were one, so it has to be the last."""
+    rank, single = len(tape.shape(node.inputs[0])), tape.opset >= 13
+    axis = int(ir.attribute(node, "axis", -1 if single else 1)) % rank
+    if axis != rank - 1 and not single:
+        raise NoRuleError("a softmax over several axes")
     return axis
 
 
 RULES: dict[str, Rule] = {
     "BatchNormalization": batch_normalization,
+    "InstanceNormalization": instance_normalization,
     "LayerNormalization": layer_normalization,
     "LogSoftmax": log_softmax,
     "Softmax": softmax,
