@@ -25,7 +25,7 @@ from onnxprune.stats.runner import Runner
 from passes.refinement.adam import Adam
 from passes.refinement.batches import Batch, Batches, Call
 from passes.refinement.differentiate import Gradients
-from passes.refinement.targets import Target, targets
+from passes.refinement.targets import Target, outputs_follow, targets
 from passes.refinement.whitening import Basis, bases
 
 RUNS_A_USE = 3
@@ -33,6 +33,10 @@ LARGEST_BATCH, STEPS_AT_MOST = 32, 400
 _STEPS_AT_LEAST = 120
 EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
 _WORSE, _SHORTER = 1.1, 0.3  # an error this much over the best one goes back to it, with steps this much shorter
+_FIRST_LOOK = 12  # steps before the first look, and after a return: whether a rate is too large shows early
+_FOLLOWING = 0.1
+"""What outputs count against the tensors before them where they follow from the last of those: few numbers a sample are
+learned by heart before the many of a feature map are."""
 _MEMORY = 256 << 20  # bytes of the activations of one batch
 
 
@@ -40,7 +44,8 @@ _MEMORY = 256 << 20  # bytes of the activations of one batch
 class RefineOptions:
     """``steps``: of the descent, each on ``batch`` samples. ``rate``: of the largest step, relative to the size of a
     weight tensor. ``features``: targets before the outputs, at most. ``held_out``: share of the samples that choose.
-    ``looks``: times that they are asked. ``enough``: squared relative error of the outputs that needs no refinement.
+    ``looks``: times that they are asked, and a few times more at the start. ``enough``: squared relative error of the
+    outputs that needs no refinement.
     """
 
     steps: int = 160
@@ -157,19 +162,23 @@ class _Descent:
         adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
         kept, steps = dict(self._weights), 0
         total = min(options.steps, EPOCHS * len(seen))
-        look = max(total // max(options.looks, 1), 1)
+        longest = max(total // max(options.looks, 1), 1)
+        gap = due = shortest = min(_FIRST_LOOK, longest)
         for step, place in enumerate(islice(_shuffled(len(seen), options.seed), total), start=1):
             batch = seen[place]
             gradient = self._gradients.at(batch.call)
             found = gradient.forward(batch.call, self._weights)
             slopes = gradient.backward(found, self._weights, self._losses(found, batch))
             adam.step(self._weights, slopes, rate * _schedule(step, total))
-            if step % look == 0 or step == total:
+            if step == min(due, total):
                 error = self._error(judged)
+                gap = min(2 * gap, longest)
                 if error < best:
                     best, kept, steps = error, dict(self._weights), step
                 elif error > _WORSE * best:  # deep networks take smaller steps: once more from the best, shorter
                     self._weights, adam, rate = dict(kept), adam.afresh(), _SHORTER * rate
+                    gap = shortest
+                due = step + gap
                 if not steps and step >= total // 2:  # nothing to be found here
                     break
         for name, values in kept.items() if steps else ():
@@ -186,11 +195,15 @@ class _Descent:
         return {goal.name: goal.wanted(dense[goal.dense]) for goal in self._goals}
 
     def _measure_scales(self, wanted: Call) -> dict[str, float]:
-        """What a squared error of each target counts: outputs 1 in all, the tensors before them 1 in all."""
+        """What a squared error of each target counts: the tensors before the outputs 1 in all, and outputs 1 in all, or
+        less where they follow.
+        """
         scales = {}
+        following = _FOLLOWING if outputs_follow(self._compressed, self._goals) else 1.0
         for goal in self._goals:
             alike = sum(other.output == goal.output for other in self._goals)
-            scales[goal.name] = 1 / (max(float(wanted[goal.name].var(dtype=np.float64)), 1e-20) * alike)
+            variance = max(float(wanted[goal.name].var(dtype=np.float64)), 1e-20)
+            scales[goal.name] = (following if goal.output else 1.0) / (variance * alike)
         return scales
 
     def _losses(self, found: Call, batch: Batch) -> dict[str, Array]:

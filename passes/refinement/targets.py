@@ -52,6 +52,17 @@ def targets(
     return found
 
 
+def outputs_follow(model: ir.Model, goals: Sequence[Target]) -> bool:
+    """Whether the outputs are one contraction away from the last target before them, as a classifier's are."""
+    before = [goal.name for goal in goals if not goal.output]
+    if not before:
+        return False
+    given = {before[-1], *(tensor.name for tensor in ir.feed_inputs(model))}
+    nodes, _ = needed(model, [goal.name for goal in goals if goal.output], given)
+    contractions = products(model)
+    return sum(ir.node_key(node) in contractions for node in nodes) == 1
+
+
 def _cuts(model: ir.Model, outputs: Sequence[str]) -> list[str]:
     """Tensors that a contraction reads and that nothing which depends on weights goes around."""
     inputs = {tensor.name for tensor in ir.feed_inputs(model)}

@@ -14,7 +14,7 @@ from onnxprune import channels, ir
 from onnxprune.stats import Feeds, model_drift
 from passes.refinement import RefineOptions, refine
 from passes.refinement.differentiate import differentiate
-from passes.refinement.targets import targets
+from passes.refinement.targets import outputs_follow, targets
 from passes.structured_pruning import Options, compensate, prune
 
 OPTIONS = RefineOptions(steps=60, batch=20, rate=0.01, threads=1)
@@ -118,6 +118,29 @@ def test_weights_above_an_operator_without_a_gradient_follow_targets_before_it_a
     model = parse(body, {"w1": rand(4, 4), "w2": rand(4, 4)}, "(float[n, 4] x) => (float[n, 4] y)")
     gradient = differentiate(model, target, {"x": rand(3, 4)}, threads=1)
     assert gradient is not None and set(gradient.names) == trained
+
+
+def test_outputs_follow_from_the_last_target_where_one_contraction_lies_between() -> None:
+    model = residual()
+    assert outputs_follow(model, targets(model, model.copy(), {}, {}, 9))
+    assert not outputs_follow(model, targets(model, model.copy(), {}, {}, 0))
+    two = parse(
+        "a = MatMul(x, w1)\nr = Relu(a)\nb = MatMul(r, w2)\nc = MatMul(r, w3)\ny = Add(b, c)",
+        {"w1": rand(4, 4), "w2": rand(4, 4), "w3": rand(4, 4)},
+        "(float[n, 4] x) => (float[n, 4] y)",
+    )
+    assert [goal.name for goal in targets(two, two.copy(), {}, {}, 9)] == ["y", "r"]
+    assert not outputs_follow(two, targets(two, two.copy(), {}, {}, 9))
+
+
+def test_a_rate_that_is_too_large_is_seen_early() -> None:
+    """Steps that lead away are taken back after a dozen, not after an eighth of all of them."""
+    model = residual()
+    data = Feeds.from_arrays({"x": rand(300, 3, 8, 8)}, model)
+    small, removed = halved(model, data)
+    patient = replace(OPTIONS, steps=200, rate=0.5, looks=2)
+    found = refine(model, small, removed, data, options=patient)
+    assert found.steps > 0 and found.after < found.before
 
 
 def test_held_samples_choose() -> None:
