@@ -55,7 +55,7 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     plain = SchemeOption(None, 0.0, max(work.ratios(work.base_file)))
     if is_quantized(work.base) or not work.options.uses("quantization"):
         return [plain]
-    found = _half(work) if "fp16" in work.options.precisions else []
+    found = _valid(work, Scheme(kind="float16")) if "fp16" in work.options.precisions else []
     found += _eight_bits(work) if "int8" in work.options.precisions else []
     limit = _limit(work, plain.ratio)
     options = [SchemeOption(scheme, _error(work, scheme), ratio) for scheme, ratio in found if ratio <= limit]
@@ -67,12 +67,6 @@ def scheme_options(work: Workspace) -> list[SchemeOption]:
     return [plain, *options] if "fp32" in work.options.precisions or not options else options
 
 
-def _half(work: Workspace) -> list[Measured]:
-    """Half precision, where it is valid."""
-    pair = _measured(work, Scheme(kind="float16"))
-    return [] if pair is None else [pair]
-
-
 def _eight_bits(work: Workspace) -> list[Measured]:
     """The schemes of 8 bits and fewer that are valid: products, and of the static ones the faster, also with nodes in
     float.
@@ -80,13 +74,17 @@ def _eight_bits(work: Workspace) -> list[Measured]:
     plainest = Scheme(reduce_range=work.seven_bits)
     products = [replace(plainest, kind="dynamic")]
     products += [replace(plainest, kind="weight-only")] if reads_weights_most(work.base) else []
-    schemes = [replace(plainest, activation="u8"), replace(plainest, activation="s8")]
-    static = [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
-    found = [pair for scheme in products if (pair := _measured(work, scheme)) is not None]
+    static = _valid(work, replace(plainest, activation="u8"), replace(plainest, activation="s8"))
+    found = _valid(work, *products)
     if static:
         best = min(static, key=lambda pair: pair[1])
         found += [best, *_excluding(work, best[0], float_prefixes(work.base), best[1])]
     return found
+
+
+def _valid(work: Workspace, *schemes: Scheme) -> list[Measured]:
+    """Those that can be had, measured in this order."""
+    return [pair for scheme in schemes if (pair := _measured(work, scheme)) is not None]
 
 
 def _measured(work: Workspace, scheme: Scheme) -> Measured | None:

@@ -24,6 +24,20 @@ class NoRuleError(Exception):
     """The gradient of a node is not known, so nothing above it may be changed through it."""
 
 
+def given(node: gs.Node, name: str, place: int) -> Array | None:
+    """A setting that is an attribute in some opsets and the input at ``place`` in others, as one row; None where it is
+    absent. Raises NoRuleError where it is computed.
+    """
+    if name in node.attrs:
+        return np.asarray(node.attrs[name]).reshape(-1)
+    if len(node.inputs) <= place or not node.inputs[place].name:
+        return None
+    values = ir.constant(node.inputs[place])
+    if values is None:
+        raise NoRuleError(f"{name} that are computed")
+    return np.asarray(values).reshape(-1)
+
+
 class Tape:
     """``shapes``: the concrete shape of every float tensor of the forward model that gradients may pass through;
     ``opset``: of the forward model.

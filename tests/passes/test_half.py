@@ -27,10 +27,9 @@ NETWORK = """<ir_version: 8, opset_import: ["" : 17]> net (float[N, 3, 8, 8] x) 
 }"""
 
 
-def network(scale: float = 1.0, text: str = NETWORK) -> ir.Model:
+def network(scale: float = 1.0) -> ir.Model:
     rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(text)
-    del proto.graph.initializer[1:]
+    proto = onnx.parser.parse_model(NETWORK)
     for name, shape in {"w": (6, 3, 3, 3), "b": (6,), "v": (4, 6)}.items():
         values = (rng.standard_normal(shape) * scale).astype(np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(values, name))

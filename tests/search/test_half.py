@@ -35,9 +35,7 @@ def half_machine(monkeypatch: pytest.MonkeyPatch, formula_machine: None) -> None
     monkeypatch.setattr("onnxprune.ir.macs", macs)
 
 
-def test_a_provider_that_likes_half_precision_gets_it(
-    half_machine: None, models: Path, calibration: Path, tmp_path: Path
-) -> None:
+def test_a_provider_that_likes_half_precision_gets_it(half_machine: None, models: Path, calibration: Path) -> None:
     result = onnxprune.compress(
         models / "digits_resnet.onnx",
         target_latency="0.5x",

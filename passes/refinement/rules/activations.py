@@ -8,7 +8,7 @@ from collections.abc import Callable
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
-from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
+from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape, given
 
 Derivative = Callable[[Tape, gs.Node, str, str], str]
 """(tape, node, input, output) -> the derivative, as a tensor of the backward graph"""
@@ -38,14 +38,8 @@ def clip(tape: Tape, node: gs.Node, dy: str) -> Gradients:
 
 
 def _bound(node: gs.Node, place: int, name: str) -> float | None:
-    if name in node.attrs:
-        return float(node.attrs[name])
-    if len(node.inputs) <= place or not node.inputs[place].name:
-        return None
-    values = ir.constant(node.inputs[place])
-    if values is None:
-        raise NoRuleError("a bound that is computed")
-    return float(values.reshape(-1)[0])
+    values = given(node, name, place)
+    return None if values is None else float(values[0])
 
 
 def prelu(tape: Tape, node: gs.Node, dy: str) -> Gradients:

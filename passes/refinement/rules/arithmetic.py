@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxprune import ir
-from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
+from passes.refinement.tape import Gradients, Rule, Tape, given
 
 
 def _sides(tape: Tape, node: gs.Node, gradients: Sequence[str]) -> Gradients:
@@ -64,23 +63,24 @@ def total(tape: Tape, node: gs.Node, dy: str) -> Gradients:
 
 
 def _reduced(tape: Tape, node: gs.Node, dy: str, *, average: bool) -> Gradients:
-    shape = tape.shape(node.inputs[0])
-    kept = [1 if axis in reduced_axes(node, len(shape)) else size for axis, size in enumerate(shape)]
+    shape, kept = tape.shape(node.inputs[0]), kept_shape(tape, node)
     wide = tape.op("Expand", tape.reshape(dy, kept), tape.constant(list(shape)))
     if average:
         wide = tape.op("Mul", wide, tape.constant(math.prod(kept) / math.prod(shape)))
     return {0: wide}
 
 
-def reduced_axes(node: gs.Node, rank: int) -> set[int]:
-    """The axes that a reduction sums over, from its attribute or its second input."""
-    axes = ir.attribute(node, "axes")
-    if axes is None and len(node.inputs) > 1 and node.inputs[1].name:
-        values = ir.constant(node.inputs[1])
-        if values is None:
-            raise NoRuleError("axes that are computed")
-        axes = np.asarray(values).reshape(-1).tolist()
-    if not axes:
+def kept_shape(tape: Tape, node: gs.Node) -> list[int]:
+    """The shape of a reduction's input with one element along the axes that it takes together."""
+    shape = tape.shape(node.inputs[0])
+    axes = _axes(node, len(shape))
+    return [1 if axis in axes else size for axis, size in enumerate(shape)]
+
+
+def _axes(node: gs.Node, rank: int) -> set[int]:
+    """The axes of a reduction, from its attribute or its second input."""
+    axes = given(node, "axes", 1)
+    if axes is None or not len(axes):
         return set() if ir.attribute(node, "noop_with_empty_axes", 0) else set(range(rank))
     return {int(axis) % rank for axis in axes}
 

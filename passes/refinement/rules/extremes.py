@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from passes.refinement.rules.arithmetic import reduced_axes
+from passes.refinement.rules.arithmetic import kept_shape
 from passes.refinement.tape import Gradients, Rule, Tape
 
 
@@ -22,8 +22,7 @@ def pick(tape: Tape, node: gs.Node, dy: str) -> Gradients:
 
 def along_axes(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     """ReduceMax and ReduceMin."""
-    shape = tape.shape(node.inputs[0])
-    return _spread(tape, node, dy, [1 if axis in reduced_axes(node, len(shape)) else n for axis, n in enumerate(shape)])
+    return _spread(tape, node, dy, kept_shape(tape, node))
 
 
 def everywhere(tape: Tape, node: gs.Node, dy: str) -> Gradients:

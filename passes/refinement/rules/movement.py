@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnxprune import ir
 from onnxprune.stats.arrays import Array
-from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
+from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape, given
 
 
 def reshape(tape: Tape, node: gs.Node, dy: str) -> Gradients:
@@ -101,14 +101,8 @@ def _kept(size: int, start: int, end: int, step: int) -> Array:
 
 def _numbers(node: gs.Node, name: str, place: int) -> list[int] | None:
     """Integers from an attribute or a constant input; None where absent."""
-    if name in node.attrs:
-        return [int(value) for value in node.attrs[name]]
-    if len(node.inputs) <= place or not node.inputs[place].name:
-        return None
-    values = ir.constant(node.inputs[place])
-    if values is None:
-        raise NoRuleError("bounds that are computed")
-    return [int(value) for value in np.asarray(values).reshape(-1)]
+    values = given(node, name, place)
+    return None if values is None else [int(value) for value in values]
 
 
 def pad(tape: Tape, node: gs.Node, dy: str) -> Gradients:

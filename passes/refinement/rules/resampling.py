@@ -13,7 +13,7 @@ from onnxprune import ir
 from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.runner import RUNTIME_ERRORS, session
-from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape
+from passes.refinement.tape import Gradients, NoRuleError, Rule, Tape, given
 
 _IR_VERSION = 8
 _ERRORS: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
@@ -44,7 +44,8 @@ def _along(tape: Tape, dy: str, shape: Sequence[int], axis: int, matrix: Array) 
 
 def _matrix(node: gs.Node, axis: int, shape: Sequence[int], opset: int) -> Array:
     """What the operator makes of each unit vector along one axis, (size before, size after), by running it."""
-    size, scales, sizes = shape[axis], _scales(node), _sizes(node)
+    size, sizes = shape[axis], given(node, "sizes", 3)
+    scales = given(node, "scales", 1 if len(node.inputs) == 2 else 2)
     attributes = {name: value for name, value in node.attrs.items() if name not in ("axes", "scales")}
     if ir.attribute(node, "coordinate_transformation_mode") in ("tf_crop_and_resize", b"tf_crop_and_resize"):
         raise NoRuleError("a region of interest")
@@ -54,12 +55,17 @@ def _matrix(node: gs.Node, axis: int, shape: Sequence[int], opset: int) -> Array
     if axis not in axes:
         return np.eye(size, dtype=np.float32)
     place = axes.index(axis)
-    if sizes is None and scales is None:
-        raise NoRuleError("sizes that are computed")
-    few = [] if scales is None else [1, 1, 1, scales[place]]
-    constants = {"roi": np.zeros(0, np.float32), "scales": np.array(few, np.float32)}
+    constants = {"roi": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32)}
     if sizes is not None:
         constants["sizes"] = np.array([1, 1, size, sizes[place]], np.int64)
+        same = sizes[place] == size
+    elif scales is not None and len(scales):
+        constants["scales"] = np.array([1, 1, 1, scales[place]], np.float32)
+        same = scales[place] == 1
+    else:
+        raise NoRuleError("neither sizes nor scales")
+    if same:  # as batch and channels nearly always are
+        return np.eye(size, dtype=np.float32)
     if node.op == "Upsample" or opset < 11:
         del constants["roi"]
     return _run(helper.make_node(node.op, ["x", *constants], ["y"], **attributes), constants, size, opset)
@@ -81,28 +87,6 @@ def _run(node: onnx.NodeProto, constants: dict[str, Array], size: int, opset: in
         raise NoRuleError("the operator does not run alone") from None
     rows: Array = np.asarray(found, np.float32)[0, 0]
     return rows
-
-
-def _scales(node: gs.Node) -> list[float] | None:
-    """The scales of the operator's axes, from an attribute or a constant input; None where it has sizes."""
-    if "scales" in node.attrs:
-        return [float(value) for value in node.attrs["scales"]]
-    values = _constant(node, 1 if len(node.inputs) == 2 else 2)
-    return None if values is None or not values.size else values.astype(np.float64).reshape(-1).tolist()
-
-
-def _sizes(node: gs.Node) -> list[int] | None:
-    values = _constant(node, 3)
-    return None if values is None else values.astype(np.int64).reshape(-1).tolist()
-
-
-def _constant(node: gs.Node, place: int) -> Array | None:
-    if len(node.inputs) <= place or not node.inputs[place].name:
-        return None
-    values = ir.constant(node.inputs[place])
-    if values is None:
-        raise NoRuleError("sizes that are computed")
-    return np.asarray(values)
 
 
 def depth_to_space(tape: Tape, node: gs.Node, dy: str) -> Gradients:
@@ -129,7 +113,7 @@ def _unfolded(tape: Tape, dy: str, split: Sequence[int], order: Sequence[int], s
 
 def tile(tape: Tape, node: gs.Node, dy: str) -> Gradients:
     """The copies of each axis, summed."""
-    repeats, shape = _constant(node, 1), tape.shape(node.inputs[0])
+    repeats, shape = given(node, "repeats", 1), tape.shape(node.inputs[0])
     if repeats is None:
         raise NoRuleError("repeats that are absent")
     split = [size for pair in zip(repeats.tolist(), shape, strict=True) for size in pair]
