@@ -31,9 +31,9 @@ class Work:
     """What there is to do. run: seconds of one sample as latency is measured; sample: without its padding; fitted,
     looked, probed: samples that weights are fitted on for good and for a look, and that a probe runs; moments: products
     that Gram matrices sum; looks, errors: measurements of latency and of drift that the choice of precision takes;
-    prices: tables that are made; rehearsals, finished: plans that are fitted for a look, and for good, at most; seen:
-    samples that all weights are refined on together, repeated ones too; slow: seconds that a look at a slow model takes
-    longer.
+    prices: tables that are made; ahead: branches that are looked at again after each drop; rehearsals, finished: plans
+    that are fitted for a look, and for good, at most; seen: samples that all weights are refined on together, repeated
+    ones too; slow: seconds that a look at a slow model takes longer.
     """
 
     run: float
@@ -51,6 +51,7 @@ class Work:
     looks: int
     errors: int
     prices: int
+    ahead: int
     rounds: int
     rehearsals: int
     finished: int
@@ -108,7 +109,7 @@ STAGES = (
     Stage(
         "ranking branches",
         lambda w: w.branches > 0,
-        lambda w: 3 * w.branches * (0.2 + _BEHIND * (w.looked + w.probed) * w.sample),
+        lambda w: (1 + 2 / 3 * w.ahead) * w.branches * (0.2 + _BEHIND * (w.looked + w.probed) * w.sample),
     ),
     Stage("probing levels", lambda w: w.groups > 0, lambda w: 2 * w.groups * (0.02 + w.probed * w.sample)),
     Stage("pricing levels", _searched, lambda w: w.targets * w.prices * 0.3 * w.contractions),
@@ -163,6 +164,7 @@ def work_of(facts: Facts, effort: Effort) -> Work:
         looks=schemes + 2 * (schemes > 1),
         errors=worth,
         prices=1 + (worth > 0),
+        ahead=effort.look_ahead,
         rounds=effort.rounds,
         rehearsals=effort.rehearsals,
         finished=effort.finalists if worth else 1,

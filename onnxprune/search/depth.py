@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxprune import ir
 from onnxprune.errors import ModelError
+from onnxprune.search.effort import NORMAL
 from onnxprune.stats import Feeds, drift, padding, products, run
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.reference import Reference
@@ -22,7 +23,6 @@ from onnxprune.stats.walk import Walk
 from passes.block_removal import Branch, drop
 from passes.structured_pruning.compensate import CompensationReport, Options, aims, compensate
 
-LOOK_AHEAD = 3  # candidates measured again after each drop
 HOPELESS = 0.25  # squared output error, the drift that is refused unless told: no further drop is of use
 FITTED = 3  # contractions that are re-fitted for a look: the one before the branch and the two after it
 FITTING_SAMPLES = 256
@@ -63,11 +63,13 @@ def drop_order(
     saved: Mapping[str, float],
     tell: Callable[[str], None] = lambda text: None,
     hopeless: float = HOPELESS,
+    look_ahead: int = NORMAL.look_ahead,
 ) -> DropOrder:
     """Drops the branch with the least added error per second saved (`saved`: any measure of it, by branch name), again
     and again, until nothing is left to drop or the outputs are lost: over a squared error of `hopeless`.
 
-    `feeds`: samples whose outputs are compared; `fitting`: samples that weights are re-fitted on.
+    `feeds`: samples whose outputs are compared; `fitting`: samples that weights are re-fitted on; `look_ahead`:
+    candidates that are measured again after each drop.
     """
     if not branches:
         return DropOrder()
@@ -83,9 +85,9 @@ def drop_order(
     errors: list[float] = []
     while left:
         tell(f"{len(order)} of {len(branches)} ordered")
-        near = sorted(left[:LOOK_AHEAD], key=branches.index)  # in graph order, as looks are cheapest
+        near = sorted(left[:look_ahead], key=branches.index)  # in graph order, as looks are cheapest
         found = {branch.name: look(state, branch) for branch in near}
-        best = min(left[:LOOK_AHEAD], key=lambda b: (found[b.name].error - state.error) / saved[b.name])
+        best = min(left[:look_ahead], key=lambda b: (found[b.name].error - state.error) / saved[b.name])
         if found[best.name].error > hopeless:
             break
         state = found[best.name]

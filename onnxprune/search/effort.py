@@ -16,6 +16,8 @@ class Effort:
     """samples that an error probe runs on"""
     fitting_samples: int
     """samples that weights are fitted on, at most"""
+    look_ahead: int
+    """branches that are measured again after each drop, to choose the next"""
     refinement: float
     """multiply-adds that refining all weights of the chosen model together may take"""
     rounds: int
@@ -35,7 +37,8 @@ EFFORTS = {
             "fast",
             probe_samples=24,
             fitting_samples=256,
-            refinement=2e11,
+            look_ahead=1,
+            refinement=1e11,
             rounds=4,
             rehearsals=0,
             finalists=1,
@@ -45,6 +48,7 @@ EFFORTS = {
             "normal",
             probe_samples=48,
             fitting_samples=1024,
+            look_ahead=3,
             refinement=1.5e12,
             rounds=6,
             rehearsals=6,
@@ -55,6 +59,7 @@ EFFORTS = {
             "best",
             probe_samples=64,
             fitting_samples=2048,
+            look_ahead=5,
             refinement=1e13,
             rounds=10,
             rehearsals=16,

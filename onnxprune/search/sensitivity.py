@@ -56,6 +56,7 @@ def measure_sensitivity(work: Workspace, saved: Mapping[str, float] | None = Non
             saved or branch_macs(work, work.branches),
             lambda text: work.progress.stage("ranking branches", text),
             hopeless=max(HOPELESS, (work.options.max_drift or 0.0) ** 2),
+            look_ahead=work.options.effort.look_ahead,
         )
     branch_of_node = {key: index for index, branch in enumerate(drops.branches) for key in branch.dropped}
     branch_of_group = {group.name: at for group in groups if (at := _branch_of(group, branch_of_node)) is not None}

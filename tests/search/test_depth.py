@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import ir
+from onnxprune.search import depth
 from onnxprune.search.depth import FITTED, HOPELESS, LOOK, ROWS_A_COLUMN, DropOrder, drop_order, squared
 from onnxprune.stats import Feeds, Reference, model_drift, run
 from passes.block_removal import Branch, branches, drop
@@ -30,9 +31,9 @@ class Setting:
         self.feeds, self.fitting = Feeds.synthetic(self.model, 32, 0), Feeds.synthetic(self.model, 96, 1)
         self.saved = {branch.name: 1.0 for branch in self.found}
 
-    def order(self, hopeless: float = HOPELESS, **saved: float) -> DropOrder:
-        saved = {**self.saved, **saved}
-        return drop_order(self.model, self.found, self.feeds, self.fitting, saved, hopeless=hopeless)
+    def order(self, hopeless: float = HOPELESS, look_ahead: int = 3, **saved: float) -> DropOrder:
+        saved, options = {**self.saved, **saved}, {"hopeless": hopeless, "look_ahead": look_ahead}
+        return drop_order(self.model, self.found, self.feeds, self.fitting, saved, **options)
 
     def refitted(self, gone: list[Branch]) -> list[float]:
         """The squared drift after each of the drops, one after the other, re-fitted every time."""
@@ -153,6 +154,18 @@ def test_the_model_is_left_alone_and_the_order_is_repeatable(residual: Residual)
     for name, tensor in ir.initializers(setting.model).items():
         np.testing.assert_array_equal(tensor.values, values[name])
     assert setting.order() == first
+
+
+@pytest.mark.parametrize(("look_ahead", "looks"), [(1, 4 + 4), (3, 4 + 3 + 3 + 2 + 1)])
+def test_looking_ahead_less_looks_less(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, look_ahead: int, looks: int
+) -> None:
+    ran = []
+    monkeypatch.setattr(depth, "compensate", lambda *args, **more: ran.append(1) or compensate(*args, **more))
+    order = setting.order(hopeless=1e9, look_ahead=look_ahead)
+    assert len(ran) == looks
+    assert set(order.branches) == set(setting.found)
+    assert list(order.error) == sorted(order.error)
 
 
 def test_progress_is_told_for_every_branch(setting: Setting) -> None:
