@@ -15,6 +15,7 @@ from onnxprune.stats import model_drift
 from passes.block_removal import Branch
 from passes.quantization import quantize
 from passes.refinement import RefineOptions, refine
+from passes.structured_pruning import recurrent
 from passes.structured_pruning.compensate import UNASSIGNABLE, CompensationReport, Options, compensate
 from passes.structured_pruning.splice import adopt
 from passes.verify_masking import Verdict, Weights, verify
@@ -61,18 +62,19 @@ def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray], share: fl
     notes: tuple[str, ...] = ()
     if work.options.uses("compensation") and (removed or gone):
         work.progress.stage("compensating")
-        opened = work.opened(floating)
+        form = work.fitting_form(floating)
         fitted = compensate(
-            work.open_base,
-            opened,
-            removed,
+            work.fitting_base,
+            form,
+            recurrent.slices(work.open_base, removed),
             aliases=aliases,
             reference=work.reference,
             statistics=work.statistics,
             options=Options(drift_correction=work.options.uses("drift-correction")),
         )
-        if opened is not floating:
-            adopt(floating, opened)
+        if form is not floating:
+            recurrent.close(form)
+            adopt(floating, form)
         notes = _left_alone(fitted)
     dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
     fresh = Finished(plan, floating, floating, removed, keep, {}, None, dropped, notes, aliases)

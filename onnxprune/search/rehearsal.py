@@ -16,6 +16,7 @@ from onnxprune.search.workspace import Workspace
 from onnxprune.stats import drift, padding, run
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.reference import Reference
+from passes.structured_pruning import recurrent
 from passes.structured_pruning.compensate import compensate
 
 
@@ -32,18 +33,18 @@ class Rehearsal:
 
     @cached_property
     def _reference(self) -> Reference:
-        base = self._work.open_base
+        base = self._work.fitting_base
         return Reference(base, fitted_by_looks(base, self._work.fitting), rows_a_column=ROWS_A_COLUMN)
 
     def __call__(self, plan: Plan, keep: Mapping[str, Array]) -> float:
         work = self._work
         model, aliases = narrowed(work.base, work.graph, keep, chosen_branches(work.branches, plan))
         if work.options.uses("compensation"):
-            model = work.opened(model)
+            model = work.fitting_form(model)
             compensate(
-                work.open_base,
+                work.fitting_base,
                 model,
-                work.graph.removals(keep),
+                recurrent.slices(work.open_base, work.graph.removals(keep)),
                 aliases=aliases,
                 reference=self._reference,
                 statistics=work.statistics,

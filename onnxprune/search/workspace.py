@@ -21,6 +21,7 @@ from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.reference import Reference, bounded
 from passes.block_removal import Branch, branches
 from passes.quantization.host import saturates
+from passes.structured_pruning import recurrent
 from passes.structured_pruning.splice import runs, spliced
 from runtime_bench import Bench, LatencyTable, Target, compare
 from runtime_bench.table_file import Look
@@ -121,6 +122,15 @@ class Workspace:
             group.name for group in self.graph.groups if group.producers[0][0] in inside
         )
 
+    @cached_property
+    def fitting_base(self) -> ir.Model:
+        """`open_base` as compensation sees it: with the input products of recurrent layers in the open."""
+        return recurrent.opened(self.open_base)
+
+    def fitting_form(self, model: ir.Model) -> ir.Model:
+        """A candidate in the form of `fitting_base`; the candidate itself where that is the base model."""
+        return recurrent.opened(self.opened(model))
+
     @property
     def _named(self) -> set[str]:
         return {tensor for name in self.in_subgraphs for tensor, _ in self.graph.group(name).owner}
@@ -129,12 +139,12 @@ class Workspace:
     def statistics(self) -> Statistics:
         """Moments of the columns of every contraction of the base model."""
         self.progress.stage("collecting statistics", f"{len(self.fitting)} samples")
-        return collect(self.open_base, self.fitting, seed=self.options.seed)
+        return collect(self.fitting_base, self.fitting, seed=self.options.seed)
 
     @cached_property
     def reference(self) -> Reference:
         """Dense activations that compensation aims at, shared by all candidates."""
-        return Reference(self.open_base, self.fitting)
+        return Reference(self.fitting_base, self.fitting)
 
     @property
     def targets(self) -> tuple[Target, ...]:

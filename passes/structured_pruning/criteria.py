@@ -11,8 +11,9 @@ bn-scale           no    absolute scale of the BatchNormalization that it passes
 wanda              yes   sum over its consumers of |weight| x root mean square of the input (Sun et al. 2023, arXiv
                          2306.11695), each consumer relative to its total
 geometric-median   no    distance of its producing weights to those of all other units (He et al. 2019, arXiv
-1811.00250) random             no    uniform, from the seed =================  ====
-==========================================================================================
+                         1811.00250)
+random             no    uniform, from the seed
+=================  ====  ==========================================================================================
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from onnxprune.errors import UsageError
 from onnxprune.stats import Product, Statistics
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.weights import effective_weights
+from passes.structured_pruning import recurrent
 from passes.structured_pruning.obs import Curve, Problem, energy, removal_curve
 
 
@@ -85,11 +87,12 @@ def _columns(found: Evidence) -> Iterator[tuple[str, Product, Problem]]:
     if found.statistics is None:
         return
     for contraction in found.group.contractions:
-        product = found.statistics.products.get(contraction.node)
-        moments = found.statistics.moments.get(contraction.node)
-        if product is None or moments is None or product.weight != contraction.tensor:
+        key = recurrent.product_key(contraction, found.statistics.products)
+        product, moments = found.statistics.products.get(key), found.statistics.moments.get(key)
+        if product is None or moments is None:
             continue
-        matrix = product.matrix(found.weights[product.weight])
+        weight = found.weights[contraction.tensor]
+        matrix = product.matrix(weight if product.weight == contraction.tensor else recurrent.as_matrix(weight))
         owner = product.column_owner(found.group.owner[(contraction.tensor, contraction.axis)])
         covariance = moments.covariance()
         if not np.isfinite(covariance).all():  # values that overflow, or masks of minus infinity

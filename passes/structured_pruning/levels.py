@@ -8,8 +8,9 @@ import numpy as np
 
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph
-from onnxprune.stats import Feeds, Statistics, collect
+from onnxprune.stats import Feeds, Statistics, collect, products
 from onnxprune.stats.arrays import Array
+from passes.structured_pruning import recurrent
 from passes.structured_pruning.criteria import criterion, evidence
 from passes.structured_pruning.obs import Curve
 
@@ -33,8 +34,11 @@ def build_levels(
     """
     chosen = criterion(criterion_name)
     if chosen.needs_data and statistics is None and feeds is not None:
-        nodes = dict.fromkeys(contraction.node for group in graph.groups for contraction in group.contractions)
-        statistics = collect(model, feeds, only=nodes, threads=threads, seed=seed)
+        opened = recurrent.opened(model)
+        known = products(opened)
+        read = [contraction for group in graph.groups for contraction in group.contractions]
+        nodes = dict.fromkeys(recurrent.product_key(contraction, known) for contraction in read)
+        statistics = collect(opened, feeds, only=nodes, threads=threads, seed=seed)
     return {group.name: chosen.curve(evidence(model, group, statistics, importance, seed)) for group in graph.groups}
 
 

@@ -11,12 +11,14 @@ from onnxprune.errors import UsageError
 from onnxprune.pipeline import PassContext, PassResult, Promise, Skip
 from onnxprune.stats import Feeds, Statistics, collect
 from onnxprune.stats.arrays import Array
+from passes.structured_pruning import recurrent
 from passes.structured_pruning.allocate import widths_for_macs
 from passes.structured_pruning.apply import prune
 from passes.structured_pruning.compensate import Options, compensate
 from passes.structured_pruning.criteria import criterion
 from passes.structured_pruning.levels import build_levels, keep_mask
 from passes.structured_pruning.obs import Curve
+from passes.structured_pruning.splice import adopt
 
 _SYNTHETIC_SAMPLES = 64
 
@@ -66,7 +68,7 @@ class StructuredPruning:
             return PassResult(False, skips=tuple(skips))
         feeds = ctx.feeds if ctx.feeds is not None else Feeds.synthetic(model, _SYNTHETIC_SAMPLES, ctx.seed)
         needs = self.compensate or criterion(self.criterion).needs_data
-        statistics = collect(model, feeds, seed=ctx.seed) if needs else None
+        statistics = collect(recurrent.opened(model), feeds, seed=ctx.seed) if needs else None
         curves = build_levels(model, graph, None, self.criterion, ctx.seed, statistics=statistics)
         widths = self._widths(model, graph, curves, feeds)
         keep = {
@@ -96,7 +98,12 @@ class StructuredPruning:
         dense = model.copy()
         prune(model, graph, keep)
         if self.compensate:
-            compensate(dense, model, graph.removals(keep), feeds, statistics=statistics, options=Options())
+            removed = recurrent.slices(dense, graph.removals(keep))
+            form = recurrent.opened(model)
+            compensate(recurrent.opened(dense), form, removed, feeds, statistics=statistics, options=Options())
+            if form is not model:
+                recurrent.close(form)
+                adopt(model, form)
 
 
 def narrowed(group: channels.Group, ratio: float, multiple: int = 1) -> int:

@@ -205,7 +205,7 @@ def test_recurrent_macs_are_those_of_the_pruned_model():
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_criteria_rank_hidden_units(name):
-    """Where nothing but a recurrent layer reads the units there are no statistics of it, and weights decide."""
+    """Where nothing but a recurrent layer reads the units its input product has the statistics of them."""
     model = recurrent_net()
     graph = channels.analyze(model)
     assert [group.kind for group in graph.groups] == ["hidden", "hidden"]
