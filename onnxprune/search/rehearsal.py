@@ -27,7 +27,7 @@ class Rehearsal:
 
     def __init__(self, work: Workspace) -> None:
         self._work = work
-        self._feeds = work.held.spread(work.options.effort.probe_samples)
+        self._feeds = work.probe_feeds()
         self._dense = list(run(work.base, self._feeds))
         self._masks = list(padding(work.base, self._feeds))
 

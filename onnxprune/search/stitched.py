@@ -60,7 +60,7 @@ def _swap(weights: Mapping[str, ir.Constant], statistics: Statistics, node: str,
     if moments is None:
         _zero(weights, product, gone)
     else:
-        _absorb(weights, product, gone, moments.covariance(), moments.mean())
+        _absorb(weights, product, gone, moments.shrunk(), moments.mean())
 
 
 def _zero(weights: Mapping[str, ir.Constant], product: Product, gone: Array) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
-
 from onnxprune import ir
 from onnxprune.channels import ChannelGraph, analyze
 from onnxprune.pipeline import Pass, PassContext, PassManager
@@ -157,9 +155,10 @@ class Workspace:
         return look["bits"] < 8
 
     def probe_feeds(self) -> Feeds:
-        """The few samples that error probes run on, drawn with the seed."""
-        count = min(len(self.feeds), self.options.effort.probe_samples)
-        return self.feeds.take(np.sort(np.random.default_rng(self.options.seed).choice(len(self.feeds), count, False)))
+        """The few samples that error probes run on: of those that nothing is fitted to, since with few samples what was
+        fitted to them says little (MobileNet at 0.9x of the MACs, 224 samples: 0.012 predicted, 0.90 real).
+        """
+        return self.held.spread(self.options.effort.probe_samples)
 
     def cut_off(self) -> None:
         """Notes that the clock ended an integer programme."""

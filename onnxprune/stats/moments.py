@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.product import Product, products
 from onnxprune.stats.row_norms import row_normalised, row_weights
 from onnxprune.stats.runner import run
+from onnxprune.stats.shrinkage import shrunk
 
 COLUMNS_A_UNKNOWN = 50  # rows collected per column of a matrix: enough for a Gram matrix that generalises
 _ROWS_AT_ONCE = 4096  # float32 products are summed over this many rows, then added up in float64
@@ -26,13 +28,15 @@ LARGEST = 6144  # a Gram matrix of more columns (300 MB) is not collected
 class Moments:
     """Sums over ``count`` columns, one set a group: ``total`` (groups, D) and ``square`` (groups, D, D), float64.
 
-    ``mass``: the sum of the weights of the columns, equal to ``count`` where they count alike.
+    ``mass``: the sum of the weights of the columns, equal to ``count`` where they count alike. ``samples``: how many
+    samples they come from, where that is known.
     """
 
     count: int = 0
     mass: float = 0.0
     total: Array = field(default_factory=lambda: np.zeros(0))
     square: Array = field(default_factory=lambda: np.zeros(0))
+    samples: int | None = None
 
     def add(self, block: Array, weights: Array | None = None) -> None:
         """Adds columns (groups, rows, D), each with a weight, (rows,), or all alike."""
@@ -61,6 +65,13 @@ class Moments:
         mean = self.mean()
         centred: Array = self.square / max(self.mass, 1e-30) - mean[:, :, None] * mean[:, None, :]
         return centred
+
+    def shrunk(self) -> Array:
+        """The covariance without what so few samples make seem correlated. Columns of one sample are alike: they count
+        as the geometric mean of their number and that of the samples.
+        """
+        samples = self.count if self.samples is None else min(self.samples, self.count)
+        return shrunk(self.covariance(), math.sqrt(self.count * samples))
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def collect(
     classes: dict[Any, str] = {}
     divided = row_normalised(model, {key: found[key] for key in keys})
     representative = {key: classes.setdefault((_geometry(found[key]), divided.get(key)), key) for key in keys}
-    moments = {key: Moments() for key in classes.values()}
+    moments = {key: Moments(samples=len(feeds)) for key in classes.values()}
     samplers = {key: Sampler(rows_a_column * found[key].size, len(feeds), seed) for key in moments}
     names = sorted({found[key].data for key in moments} | {divided[key] for key in moments if key in divided})
     masks = padding(model, feeds, batch)

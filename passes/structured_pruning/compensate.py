@@ -261,7 +261,7 @@ class _Work:
         gone = self._removed.get((name, old.input_axis), np.zeros(0, np.int64))
         moments = None if self._statistics is None else self._statistics.moments.get(old.node)
         if len(gone) and moments is not None:
-            values = _absorb(old, values, gone, moments.covariance())
+            values = _absorb(old, values, gone, moments.shrunk())
         for axis in range(values.ndim):
             if (name, axis) in self._removed:
                 values = np.delete(values, self._removed[(name, axis)], axis)

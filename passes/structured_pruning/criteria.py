@@ -94,7 +94,7 @@ def _columns(found: Evidence) -> Iterator[tuple[str, Product, Problem]]:
         weight = found.weights[contraction.tensor]
         matrix = product.matrix(weight if product.weight == contraction.tensor else recurrent.as_matrix(weight))
         owner = product.column_owner(found.group.owner[(contraction.tensor, contraction.axis)])
-        covariance = moments.covariance()
+        covariance = moments.shrunk()
         if not np.isfinite(covariance).all():  # values that overflow, or masks of minus infinity
             continue
         parts = [Problem(covariance[g], matrix[g], owner[g]) for g in range(product.groups)]

@@ -271,7 +271,7 @@ def workspace(tmp_path: Path) -> Callable[..., Workspace]:
         model: ir.Model,
         target: str = "0.5x",
         wrong: Callable[[str], float] = lambda key: 1.0,
-        samples: int = 48,
+        samples: int = 256,
         targets: int = 1,
         **options: Any,
     ) -> Workspace:
