@@ -15,7 +15,7 @@ from onnxprune.advice.rules import met_already
 from onnxprune.search.depth import samples_of_a_look
 from onnxprune.search.effort import Effort
 from onnxprune.search.prepare import HELD_OUT, MOST_HELD
-from passes.refinement.refine import EPOCHS, LARGEST_BATCH, RUNS_A_USE, STEPS_AT_MOST
+from passes.refinement.refine import LARGEST_BATCH, RUNS_A_USE, STEPS_AN_EPOCH
 
 LOW, HIGH = 0.6, 1.7
 """Factors on every formula, from below to above what the runs took."""
@@ -177,4 +177,4 @@ def _seen(facts: Facts, effort: Effort, samples: int) -> float:
     if not facts.data.given or facts.graph.quantized or facts.graph.family == "recurrent":
         return 0.0
     work = effort.refinement / (RUNS_A_USE * max(facts.data.real * facts.graph.macs, 1))
-    return min(work, STEPS_AT_MOST * LARGEST_BATCH, EPOCHS * samples)
+    return min(work, effort.epochs * min(STEPS_AN_EPOCH * LARGEST_BATCH, samples))

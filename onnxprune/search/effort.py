@@ -20,6 +20,8 @@ class Effort:
     """branches that are measured again after each drop, to choose the next"""
     refinement: float
     """multiply-adds that refining all weights of the chosen model together may take"""
+    epochs: int
+    """times that refining sees a sample, at most"""
     rounds: int
     """of measure, correct, solve again, in one scheme"""
     rehearsals: int
@@ -39,6 +41,7 @@ EFFORTS = {
             fitting_samples=256,
             look_ahead=1,
             refinement=1e11,
+            epochs=8,
             rounds=4,
             rehearsals=0,
             finalists=1,
@@ -50,6 +53,7 @@ EFFORTS = {
             fitting_samples=1024,
             look_ahead=3,
             refinement=1.5e12,
+            epochs=8,
             rounds=6,
             rehearsals=6,
             finalists=2,
@@ -61,6 +65,7 @@ EFFORTS = {
             fitting_samples=2048,
             look_ahead=5,
             refinement=1e13,
+            epochs=24,
             rounds=10,
             rehearsals=16,
             finalists=4,

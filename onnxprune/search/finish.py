@@ -125,7 +125,9 @@ def _refined(work: Workspace, done: Finished, share: float) -> ir.Model:
     opened = work.opened(floating)
     spent = options.effort.refinement * share
     try:
-        chosen = RefineOptions.within(spent, work.open_base, opened, work.feeds, seed=options.seed)
+        chosen = RefineOptions.within(
+            spent, work.open_base, opened, work.feeds, epochs=options.effort.epochs, seed=options.seed
+        )
     except ModelError:  # gradients are of fixed shapes
         work.progress.decide("refining is left out: the values of inputs decide sizes")
         return done.floating

@@ -29,9 +29,10 @@ from passes.refinement.targets import Target, outputs_follow, targets
 from passes.refinement.whitening import Basis, bases
 
 RUNS_A_USE = 3
-LARGEST_BATCH, STEPS_AT_MOST = 32, 400
+LARGEST_BATCH = 32
+STEPS_AN_EPOCH = 50  # at most
 _STEPS_AT_LEAST = 120
-EPOCHS = 8  # times that a sample is seen, at most: what follows fits the samples, not the network
+EPOCHS = 8  # what follows gains little for its time
 _WORSE, _SHORTER = 1.1, 0.3  # an error this much over the best one goes back to it, with steps this much shorter
 _FIRST_LOOK = 12  # steps before the first look, and after a return: whether a rate is too large shows early
 _FOLLOWING = 0.1
@@ -42,14 +43,15 @@ _MEMORY = 256 << 20  # bytes of the activations of one batch
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """``steps``: of the descent, each on ``batch`` samples. ``rate``: of the largest step, relative to the size of a
-    weight tensor. ``features``: targets before the outputs, at most. ``held_out``: share of the samples that choose.
-    ``looks``: times that they are asked, and a few times more at the start. ``enough``: squared relative error of the
-    outputs that needs no refinement.
+    """``steps``: of the descent, each on ``batch`` samples. ``epochs``: times that a sample is seen, at most. ``rate``:
+    of the largest step, relative to the size of a weight tensor. ``features``: targets before the outputs, at most.
+    ``held_out``: share of the samples that choose. ``looks``: times that they are asked, and a few times more at the
+    start. ``enough``: squared relative error of the outputs that needs no refinement.
     """
 
     steps: int = 160
     batch: int = 32
+    epochs: int = EPOCHS
     rate: float = 0.015
     features: int = 12
     held_out: float = 0.12
@@ -59,7 +61,15 @@ class RefineOptions:
     threads: int = 0
 
     @staticmethod
-    def within(work: float, dense: ir.Model, compressed: ir.Model, feeds: Feeds, *, seed: int = 0) -> RefineOptions:
+    def within(
+        work: float,
+        dense: ir.Model,
+        compressed: ir.Model,
+        feeds: Feeds,
+        *,
+        epochs: int = EPOCHS,
+        seed: int = 0,
+    ) -> RefineOptions:
         """As many steps as ``work`` multiply-adds allow on the samples of ``feeds``.
 
         Each of them costs one run of the dense model, and every use of one a run of the compressed one and two backward
@@ -76,7 +86,8 @@ class RefineOptions:
         constants = ir.initializers(dense)
         size = sum(4 * math.prod(shape) for name, shape in shapes.items() if name not in constants)
         batch = min(LARGEST_BATCH, max(int(uses / _STEPS_AT_LEAST), 4), max(int(_MEMORY / max(size, 1)), 1))
-        return RefineOptions(steps=min(int(uses / batch), STEPS_AT_MOST), batch=batch, seed=seed)
+        steps = min(int(uses / batch), STEPS_AN_EPOCH * epochs)
+        return RefineOptions(steps=steps, batch=batch, epochs=epochs, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ class _Descent:
             return Refinement(before=before, after=before)
         adam, rate = Adam.of(self._weights, self._bases(fit)), options.rate
         kept, steps = dict(self._weights), 0
-        total = min(options.steps, EPOCHS * len(seen))
+        total = min(options.steps, options.epochs * len(seen))
         longest = max(total // max(options.looks, 1), 1)
         gap = due = shortest = min(_FIRST_LOOK, longest)
         for step, place in enumerate(islice(_shuffled(len(seen), options.seed), total), start=1):
