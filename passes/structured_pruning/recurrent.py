@@ -7,6 +7,7 @@ reads its result through an identity. What was fitted goes back into W and b. R,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -81,8 +82,10 @@ def as_matrix(weight: Array) -> Array:
 
 def _layers(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Constant, ir.Constant | None]]:
     """Recurrent layers with W, and b where there is one, that nothing else reads and no caller can set."""
-    nodes = [node for node in model.graph.nodes if is_standard(node, *GATES)] if model.opset() >= _BROADCASTS else []
-    names = {tensor.name for tensor in model.all_tensors()} if nodes else set()
+    nodes = [node for node in model.graph.nodes if is_standard(node, *GATES)]
+    if not nodes or model.opset() < _BROADCASTS:
+        return
+    names = {tensor.name for tensor in model.all_tensors()}
     fixed = {tensor.name for tensor in (*model.graph.inputs, *model.graph.outputs)} | ir.captured(model)
 
     def own(tensor: gs.Tensor) -> bool:
@@ -91,7 +94,7 @@ def _layers(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Constant, ir.Constant
     for node in nodes:
         weight, bias = node.inputs[1], node.inputs[3] if len(node.inputs) > 3 and node.inputs[3].name else None
         free = own(weight) and (bias is None or own(bias)) and not {f"{weight.name}.{part}" for part in _MADE} & names
-        if free and weight.values.dtype.kind == "f" and np.prod(weight.values.shape[:2]) <= _WIDEST:
+        if free and np.dtype(weight.dtype).kind == "f" and math.prod(weight.shape[:2]) <= _WIDEST:
             yield node, weight, bias
 
 
