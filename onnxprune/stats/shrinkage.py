@@ -15,12 +15,17 @@ from onnxprune.stats.arrays import Array
 
 def shrunk(covariance: Array, rows: float) -> Array:
     """Covariances (groups, D, D) that stand for what ``rows`` independent rows tell."""
-    variance = np.maximum(np.einsum("gdd->gd", covariance), 1e-30)
-    r2 = np.minimum(np.square(covariance) / (variance[:, :, None] * variance[:, None, :]), 1.0)
-    diagonal = np.eye(covariance.shape[1], dtype=bool)
-    r2[:, diagonal] = 1.0  # counts nothing in the sum of variances
-    chance = np.square(1 - r2).sum((1, 2)) / max(rows, 1.0)
-    seen = np.maximum(r2.sum((1, 2)) - len(diagonal), 1e-30)
-    kept = 1 - np.minimum(chance / seen, 1.0)
-    found: Array = covariance * np.where(diagonal, 1.0, kept[:, None, None])
+    variance = np.einsum("gdd->gd", covariance)
+    scale = 1 / np.sqrt(np.maximum(variance, 1e-30))
+    with np.errstate(invalid="ignore", over="ignore"):  # of columns that overflow nothing finite is left
+        r2 = covariance * scale[:, :, None]
+        r2 *= scale[:, None, :]
+        np.minimum(np.square(r2, out=r2), 1.0, out=r2)
+        np.einsum("gdd->gd", r2)[:] = 0
+        size = covariance.shape[1]
+        seen, fourth = r2.sum((1, 2)), np.einsum("gde,gde->g", r2, r2)
+        chance = (size * (size - 1) - 2 * seen + fourth) / max(rows, 1.0)  # the sum of (1 - r^2)^2 / n
+        kept = 1 - np.minimum(chance / np.maximum(seen, 1e-30), 1.0)
+        found: Array = np.multiply(covariance, kept[:, None, None], out=r2)
+        np.einsum("gdd->gd", found)[:] = variance
     return found
