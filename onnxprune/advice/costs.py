@@ -154,7 +154,7 @@ def work_of(facts: Facts, effort: Effort) -> Work:
         samples=samples,
         fitted=fitted,
         looked=samples_of_a_look(fitted, facts.data.real * graph.macs / max(batch, 1)),
-        probed=min(searched, effort.probe_samples),
+        probed=min(max(samples - searched, 1), effort.probe_samples),
         nodes=graph.nodes,
         groups=0 if done else pruning.usable,
         branches=0 if done else pruning.branches,

@@ -72,9 +72,7 @@ def built(work: Workspace, plan: Plan, keep: Mapping[str, np.ndarray], share: fl
             statistics=work.statistics,
             options=Options(drift_correction=work.options.uses("drift-correction")),
         )
-        if form is not floating:
-            recurrent.close(form)
-            adopt(floating, form)
+        recurrent.give_back(floating, form)
         notes = _left_alone(fitted)
     dropped = tuple(branch_tensor(work.base, branch) for branch in gone)
     fresh = Finished(plan, floating, floating, removed, keep, {}, None, dropped, notes, aliases)

@@ -19,6 +19,7 @@ from onnxprune.channels.rules.recurrence import GATES
 from onnxprune.stats import Product
 from onnxprune.stats.arrays import Array
 from passes.edits import is_standard
+from passes.structured_pruning.splice import adopt
 
 _WIDEST = 4096  # gates of all directions: the identity has their square
 _BROADCASTS = 7  # the opset from which Add does
@@ -29,7 +30,7 @@ def opened(model: ir.Model) -> ir.Model:
     """A copy with the input products of recurrent layers in the open; the model itself where it has none. Names of
     tensors and keys of nodes stay.
     """
-    if not any(True for _ in _layers(model)):
+    if next(_layers(model), None) is None:
         return model
     copy = model.copy()
     for node, weight, bias in list(_layers(copy)):
@@ -39,18 +40,11 @@ def opened(model: ir.Model) -> ir.Model:
     return copy
 
 
-def close(fitted: ir.Model) -> None:
-    """Moves what was added to the gates of an open form into b: then all constants that the model it was made of has
-    too hold what was fitted.
-    """
-    values = ir.initializers(fitted)
-    for _, weight, bias in _layers(fitted):
-        shift = values.get(f"{weight.name.removesuffix('.identity')}.shift")
-        if bias is not None and shift is not None:
-            halves = bias.values.reshape(len(bias.values), 2, -1)  # that of W, that of R
-            added = np.pad(shift.values.reshape(len(halves), 1, -1), ((0, 0), (0, 1), (0, 0)))
-            bias.values = (halves + added).reshape(bias.values.shape)
-            shift.values = np.zeros_like(shift.values)
+def give_back(model: ir.Model, form: ir.Model) -> None:
+    """Gives a model what was fitted in an open form of it (`opened`), whose branches may be spliced too."""
+    if form is not model:
+        _close(form)
+        adopt(model, form)
 
 
 def slices(dense: ir.Model, removed: Mapping[AxisKey, Array]) -> dict[AxisKey, Array]:
@@ -78,6 +72,20 @@ def product_key(contraction: Contraction, found: Mapping[str, Product]) -> str:
 def as_matrix(weight: Array) -> Array:
     """W of a layer, (directions, gates * hidden, inputs), as its product has it: (inputs, all gates)."""
     return weight.reshape(-1, weight.shape[2]).T
+
+
+def _close(fitted: ir.Model) -> None:
+    """Moves what was added to the gates of an open form into b: then all constants that the model it was made of has
+    too hold what was fitted.
+    """
+    values = ir.initializers(fitted)
+    for _, weight, bias in _layers(fitted):
+        shift = values.get(f"{weight.name.removesuffix('.identity')}.shift")
+        if bias is not None and shift is not None:
+            halves = bias.values.reshape(len(bias.values), 2, -1)  # that of W, that of R
+            added = np.pad(shift.values.reshape(len(halves), 1, -1), ((0, 0), (0, 1), (0, 0)))
+            bias.values = (halves + added).reshape(bias.values.shape)
+            shift.values = np.zeros_like(shift.values)
 
 
 def _layers(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Constant, ir.Constant | None]]:

@@ -18,7 +18,6 @@ from passes.structured_pruning.compensate import Options, compensate
 from passes.structured_pruning.criteria import criterion
 from passes.structured_pruning.levels import build_levels, keep_mask
 from passes.structured_pruning.obs import Curve
-from passes.structured_pruning.splice import adopt
 
 _SYNTHETIC_SAMPLES = 64
 
@@ -101,9 +100,7 @@ class StructuredPruning:
             removed = recurrent.slices(dense, graph.removals(keep))
             form = recurrent.opened(model)
             compensate(recurrent.opened(dense), form, removed, feeds, statistics=statistics, options=Options())
-            if form is not model:
-                recurrent.close(form)
-                adopt(model, form)
+            recurrent.give_back(model, form)
 
 
 def narrowed(group: channels.Group, ratio: float, multiple: int = 1) -> int:

@@ -13,7 +13,6 @@ from onnxprune.channels.rules.recurrence import GATES
 from onnxprune.pipeline import PassContext
 from onnxprune.stats import Feeds, collect, model_drift, products, run
 from passes.structured_pruning import build_levels, compensate, keep_mask, prune, recurrent
-from passes.structured_pruning.splice import adopt
 from passes.structured_pruning.structured import StructuredPruning
 
 STEPS, FEATURES, WIDE, HIDDEN, OUT = 6, 8, 16, 7, 3
@@ -155,8 +154,7 @@ def test_what_was_fitted_finds_its_way_back(form: Form, kind: str) -> None:
     small, removed = halved(model, kind)
     opened = fitted(model, small, removed)
     expected = outputs(opened, samples(model))
-    recurrent.close(opened)
-    adopt(small, opened)
+    recurrent.give_back(small, opened)
     assert not any(tensor.name.endswith((".identity", ".shift")) for tensor in small.all_tensors())
     np.testing.assert_allclose(outputs(small, samples(model)), expected, rtol=1e-3, atol=1e-4)
 
