@@ -135,7 +135,8 @@ def _chosen(request: Request, work: Workspace) -> list[Contender]:
         cause = largest_cause(work.graph.shares(work.base, work.shapes))
         raise TargetNotMetError(f"nothing in this model can be pruned: {cause}; onnxprune analyze says more")
     if request.macs is not None:
-        return for_macs(work, request.macs)
+        few = max(1, work.options.effort.finalists // 2)  # rehearsals have ranked them
+        return for_macs(work, request.macs)[:few]
     keep = _from_ratio(request, work) if request.spec is None else _from_spec(request.spec, work)
     if not keep:
         raise TargetNotMetError("every group would keep all its units; remove more")

@@ -9,7 +9,9 @@ included, so that what does not help changes nothing.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, tee
 
@@ -23,8 +25,8 @@ from onnxprune.stats.drift import drift
 from onnxprune.stats.feeds import Feeds
 from onnxprune.stats.runner import Runner
 from passes.refinement.adam import Adam
-from passes.refinement.batches import Batch, Batches, Call
-from passes.refinement.differentiate import Gradients
+from passes.refinement.batches import SHARDS, Batches, Call, Shard, shard_size
+from passes.refinement.differentiate import Gradient, Gradients
 from passes.refinement.targets import Target, outputs_follow, targets
 from passes.refinement.whitening import Basis, bases
 
@@ -123,13 +125,16 @@ def refine(
     if not any(goal.output for goal in goals):
         return Refinement()
     fit, check = feeds.split(1 - chosen.held_out, chosen.seed) if held is None else (feeds, held)
-    first = next(fit.calls(chosen.batch))
+    first = next(fit.calls(shard_size(chosen.batch)))
     try:
         goals = _comparable(dense, compressed, goals, first, chosen.threads)
-        gradients = Gradients.of(compressed, [goal.name for goal in goals], first, threads=chosen.threads)
+        cores = chosen.threads or os.cpu_count() or 1
+        each = max(cores // SHARDS, 1)
+        gradients = Gradients.of(compressed, [goal.name for goal in goals], first, threads=each)
         if gradients is None:
             return Refinement()
-        return _Descent(dense, compressed, goals, gradients, chosen).run(fit, check)
+        with ThreadPoolExecutor(min(SHARDS, cores)) as workers:
+            return _Descent(dense, compressed, goals, gradients, chosen, workers).run(fit, check)
     except ModelError:  # sizes that depend on values, and forms of operators that the runtime's kernels do not take
         return Refinement()
 
@@ -152,7 +157,9 @@ class _Descent:
         goals: Sequence[Target],
         gradients: Gradients,
         options: RefineOptions,
+        workers: ThreadPoolExecutor,
     ) -> None:
+        self._workers = workers
         self._goals = [goal for goal in goals if goal.name in gradients.targets]
         self._dense_model, self._compressed, self._gradients, self._options = dense, compressed, gradients, options
         inputs = [tensor.name for tensor in ir.feed_inputs(dense)]
@@ -166,7 +173,7 @@ class _Descent:
         options = self._options
         seen = Batches(self._dense_model, fit, options.batch, self._wanted, options.seed)
         judged = Batches(self._dense_model, check, options.batch, self._wanted, seed=None)
-        self._scales = self._measure_scales(seen[len(seen) // 2].wanted)
+        self._scales = self._measure_scales(seen[len(seen) // 2])
         before = best = self._error(judged)
         if before <= options.enough:
             return Refinement(before=before, after=before)
@@ -176,11 +183,7 @@ class _Descent:
         longest = max(total // max(options.looks, 1), 1)
         gap = due = shortest = min(_FIRST_LOOK, longest)
         for step, place in enumerate(islice(_shuffled(len(seen), options.seed), total), start=1):
-            batch = seen[place]
-            gradient = self._gradients.at(batch.call)
-            found = gradient.forward(batch.call, self._weights)
-            slopes = gradient.backward(found, self._weights, self._losses(found, batch))
-            adam.step(self._weights, slopes, rate * _schedule(step, total))
+            adam.step(self._weights, self._slopes(seen[place]), rate * _schedule(step, total))
             if step == min(due, total):
                 error = self._error(judged)
                 gap = min(2 * gap, longest)
@@ -205,7 +208,7 @@ class _Descent:
         dense = self._dense(call)
         return {goal.name: goal.wanted(dense[goal.dense]) for goal in self._goals}
 
-    def _measure_scales(self, wanted: Call) -> dict[str, float]:
+    def _measure_scales(self, shards: Sequence[Shard]) -> dict[str, float]:
         """What a squared error of each target counts: the tensors before the outputs 1 in all, and outputs 1 in all, or
         less where they follow.
         """
@@ -213,28 +216,50 @@ class _Descent:
         following = _FOLLOWING if outputs_follow(self._compressed, self._goals) else 1.0
         for goal in self._goals:
             alike = sum(other.output == goal.output for other in self._goals)
-            variance = max(float(wanted[goal.name].var(dtype=np.float64)), 1e-20)
+            variance = max(float(np.mean([shard.wanted[goal.name].var(dtype=np.float64) for shard in shards])), 1e-20)
             scales[goal.name] = (following if goal.output else 1.0) / (variance * alike)
         return scales
 
-    def _losses(self, found: Call, batch: Batch) -> dict[str, Array]:
+    def _slopes(self, shards: Sequence[Shard]) -> dict[str, Array]:
+        """Gradients of the sum of the losses of the shards, each found by a worker of its own."""
+        parts = self._workers.map(self._slope, self._at(shards), shards)
+        total = next(parts)
+        for part in parts:
+            total = {name: values + part[name] for name, values in total.items()}
+        return total
+
+    def _slope(self, gradient: Gradient, shard: Shard) -> dict[str, Array]:
+        found = gradient.forward(shard.call, self._weights)
+        return gradient.backward(found, self._weights, self._losses(found, shard))
+
+    def _forward(self, gradient: Gradient, shard: Shard) -> dict[str, Array]:
+        return gradient.forward(shard.call, self._weights)
+
+    def _at(self, shards: Sequence[Shard]) -> list[Gradient]:
+        return [self._gradients.at(shard.call) for shard in shards]
+
+    def _losses(self, found: Call, shard: Shard) -> dict[str, Array]:
         """The gradient of the mean squared error of each target."""
         losses = {}
-        for name, wanted in batch.wanted.items():
-            change = _hidden(found[name] - wanted, batch.mask)
+        for name, wanted in shard.wanted.items():
+            change = _hidden(found[name] - wanted, shard.mask)
             losses[name] = (2 * self._scales[name] / change.size * change).astype(np.float32)
         return losses
 
     def _error(self, judged: Batches) -> float:
         """The squared relative error of the outputs, the mean over them."""
         names = [goal.name for goal in self._goals if goal.output]
-        wanted, found, masks = tee(judged, 3)  # read in step, so no more than one call is held
+        wanted, found, masks = tee(self._judgements(judged), 3)  # read in step, so no more than one batch is held
         drifts = drift(
-            ({name: batch.wanted[name] for name in names} for batch in wanted),
-            (self._gradients.at(batch.call).forward(batch.call, self._weights) for batch in found),
-            (batch.mask for batch in masks),
+            ({name: shard.wanted[name] for name in names} for shard, _ in wanted),
+            (values for _, values in found),
+            (shard.mask for shard, _ in masks),
         )
         return float(np.mean([value**2 for value in drifts.values()]))
+
+    def _judgements(self, judged: Batches) -> Iterator[tuple[Shard, dict[str, Array]]]:
+        for shards in judged:
+            yield from zip(shards, self._workers.map(self._forward, self._at(shards), shards), strict=True)
 
 
 def _shuffled(count: int, seed: int) -> Iterator[int]:

@@ -57,6 +57,19 @@ class _Sums:
         return _Sums(count, mean_x, mean_t, xx, tx, tt)
 
     @staticmethod
+    def joined(one: _Sums, other: _Sums) -> _Sums:
+        """The sums over the rows of both."""
+        count = one.count + other.count
+        a, b = one.count / count, other.count / count
+        mean_x, mean_t = a * one.mean_x + b * other.mean_x, a * one.mean_t + b * other.mean_t
+        apart_x, apart_t = one.mean_x - other.mean_x, one.mean_t - other.mean_t
+        between = a * b
+        xx = a * one.xx + b * other.xx + between * apart_x[:, :, None] * apart_x[:, None, :]
+        tx = a * one.tx + b * other.tx + between * apart_t[:, :, None] * apart_x[:, None, :]
+        tt = a * one.tt + b * other.tt + between * np.square(apart_t)
+        return _Sums(count, mean_x, mean_t, xx, tx, tt)
+
+    @staticmethod
     def moved(old: _Sums, x: Array, t: Array, *, intercept: bool, weights: Array | None) -> _Sums:
         """The sums for other targets on the same columns."""
         heavy = t if weights is None else t * weights.astype(t.dtype)[None, :, None]
@@ -114,7 +127,9 @@ def solve(
         parts = [(rows, None if heavy is None else heavy[rows]) for rows in (~held_out, held_out)]
         fit, check = (_Sums.of(x[:, rows], t[:, rows], intercept=intercept, weights=part) for rows, part in parts)
         ridge = min(ridges, key=lambda value: check.error(fit.solve(centre, value)))
-    sums = _Sums.of(x, t, intercept=intercept, weights=heavy)
+        sums = _Sums.joined(fit, check)
+    else:
+        sums = _Sums.of(x, t, intercept=intercept, weights=heavy)
     found = sums.solve(centre, ridge)
     bias = sums.mean_t - np.einsum("god,gd->go", found, sums.mean_x)
     for _ in range(rounds if project is not None else 0):

@@ -37,23 +37,33 @@ def feeds(model: ir.Model) -> Feeds:
     return Feeds.from_arrays({"x": np.arange(44, dtype=np.float32).reshape(22, 2)}, model)
 
 
-@pytest.mark.parametrize(("room", "asked"), [(1 << 20, 4), (3 * 40, 5), (0, 8)])
+@pytest.mark.parametrize(("room", "asked"), [(1 << 20, 7), (3 * 24, 11), (0, 14)])
 def test_dense_tensors_are_computed_once_as_far_as_memory_goes(
     model: ir.Model, feeds: Feeds, monkeypatch: pytest.MonkeyPatch, room: int, asked: int
 ) -> None:
     monkeypatch.setattr(batches, "_KEPT", room)
     dense = Dense()
-    found = Batches(model, feeds, 5, dense, seed=None)
-    assert len(found) == 4  # the two samples left over fill no call
+    found = Batches(model, feeds, 12, dense, seed=None)
     for _ in range(2):
-        for place, batch in enumerate(found):
-            np.testing.assert_array_equal(batch.call["x"], feeds.arrays["x"][5 * place : 5 * place + 5])
-            np.testing.assert_array_equal(batch.wanted["y"], 2 * batch.call["x"])
+        shards = [shard for batch in found for shard in batch]
+        assert len(shards) == 7  # the sample that is left over fills no call
+        for place, shard in enumerate(shards):
+            np.testing.assert_array_equal(shard.call["x"], feeds.arrays["x"][3 * place : 3 * place + 3])
+            np.testing.assert_array_equal(shard.wanted["y"], 2 * shard.call["x"])
     assert dense.asked == asked
 
 
+@pytest.mark.parametrize(("size", "calls"), [(12, [4, 3]), (20, [4]), (4, [4, 4, 4, 4, 4, 2]), (2, [2] * 11), (1, [1] * 22)])
+def test_a_batch_is_a_few_calls(model: ir.Model, feeds: Feeds, size: int, calls: list[int]) -> None:
+    found = Batches(model, feeds, size, Dense(), seed=None)
+    assert [len(batch) for batch in found] == calls and len(found) == len(calls)
+
+
 def test_which_samples_share_a_call_is_drawn_with_the_seed(model: ir.Model, feeds: Feeds) -> None:
-    drawn = [np.concatenate([b.call["x"][:, 0] for b in Batches(model, feeds, 11, Dense(), s)]) for s in (0, 0, 1)]
+    drawn = [
+        np.concatenate([shard.call["x"][:, 0] for batch in Batches(model, feeds, 8, Dense(), seed) for shard in batch])
+        for seed in (0, 0, 1)
+    ]
     assert sorted(drawn[0]) == sorted(feeds.arrays["x"][:, 0])
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).any() and (drawn[0] != feeds.arrays["x"][:, 0]).any()

@@ -142,9 +142,9 @@ def _weight_by_sample(
     size = math.prod(window.kernel)
     parts = [tape.reshape(part, (samples, channels, places)) for part in _windows(tape, window, padded, dy_shape[2:])]
     columns = tape.op("Concat", *parts, axis=1) if size > 1 else parts[0]
-    products = tape.op("MatMul", tape.reshape(dy, (samples, outputs, places)), tape.transpose(columns, [0, 2, 1]))
-    flat = tape.reshape(tape.sum(products, [0]), (outputs, size, channels))
-    return tape.reshape(tape.transpose(flat, [0, 2, 1]), (outputs, channels, *window.kernel))
+    rows = tape.transpose(tape.reshape(dy, (samples, outputs, places)), [0, 2, 1])  # of the two the smaller
+    flat = tape.reshape(tape.sum(tape.op("MatMul", columns, rows), [0]), (size, channels, outputs))
+    return tape.reshape(tape.transpose(flat, [2, 1, 0]), (outputs, channels, *window.kernel))
 
 
 def _windows(tape: Tape, window: Window, padded: str, places: Sequence[int]) -> Iterator[str]:
