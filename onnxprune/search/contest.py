@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.search.balance import balanced
 from onnxprune.search.finalists import Contender, Judge, best_finished
 from onnxprune.search.finish import Finished, finish
-from onnxprune.search.plan import keep_masks
+from onnxprune.search.plan import Plan, keep_masks
 from onnxprune.search.pricing import branch_seconds, scheme_name
 from onnxprune.search.refine import CLOSE, CONFIRMED, Candidate, SchemeSearch
 from onnxprune.search.resources import resources
@@ -35,6 +35,14 @@ class Contest:
         """Sets the latency target of every scheme, as ratios to the input model."""
         for item in self.searches:
             item.goal = goal
+
+    def correct(self, plan: Plan, share: float) -> None:
+        """Takes what a certificate bounded the latency of a plan's model by, as a share of the target, for what looks
+        had said of it: a plan that missed is not finished again.
+        """
+        for item in self.searches:
+            ratios = tuple(limit * share for limit in item.limits)
+            item.tried = [replace(each, ratios=ratios) if each.plan == plan else each for each in item.tried]
 
     def tighten(self, room: Sequence[float]) -> None:
         """Leaves only this part of the room that every resource had."""

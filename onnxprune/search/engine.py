@@ -108,6 +108,8 @@ def _to_target(contest: Contest, accepts: Acceptance, goal: tuple[float, ...]) -
         work.progress.decide(f"{_says(work, certificate)}: trying smaller ({attempt + 1})")
         # by the latency itself: the width of its bound is the machine's noise
         share = certificate.share(work.options.goal)
+        if outcome.finished is not None:
+            contest.correct(outcome.finished.plan, certificate.share(work.options.goal, bound=True))
         contest.aim(goal := tuple(limit * min(0.98, 0.98 / share) for limit in goal))
     assert outcome is not None
     return outcome

@@ -364,6 +364,19 @@ def test_held_out_rows_choose_a_strong_ridge_for_noise_and_a_weak_one_for_signal
     assert solve(x, noise, centre, ridges=ridges, held_out=held).ridge == 10.0
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighed", [True, False])
+def test_with_the_ridge_chosen_everything_is_fitted(intercept: bool, weighed: bool) -> None:
+    """The held-out rows too, as if nothing had been held out."""
+    rng = np.random.default_rng(7)
+    x, t, centre = rng.normal(2, 1, (2, 300, 5)), rng.normal(1, 1, (2, 300, 3)), np.zeros((2, 3, 5))
+    weights = rng.uniform(0.2, 3, 300) if weighed else None
+    found = solve(x, t, centre, intercept=intercept, held_out=np.arange(300) % 5 == 0, weights=weights)
+    whole = solve(x, t, centre, intercept=intercept, ridges=(found.ridge,), weights=weights)
+    np.testing.assert_allclose(found.weights, whole.weights, rtol=1e-9)
+    np.testing.assert_allclose(found.bias, whole.bias, rtol=1e-9)
+
+
 def test_held_out_rows_are_whole_calls_or_the_ends_of_few():
     many = held_out_rows([3] * 14, 0.15)
     assert many is not None and many.reshape(14, 3).all(1).tolist() == [call % 7 == 1 for call in range(14)]

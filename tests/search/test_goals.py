@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from onnxprune import api, ir
 from onnxprune.errors import AccuracyError, TargetNotMetError, UsageError
+from onnxprune.search import certify
 from onnxprune.search.front import undominated
 from onnxprune.search.least import Bracket
 from onnxprune.search.plan import Plan, chosen_branches, keep_masks, narrowed
@@ -20,6 +22,7 @@ from onnxprune.search.resources import Resource, counted_macs, stored_bytes
 from onnxprune.search.sensitivity import measure_sensitivity
 from onnxprune.search.solve import Problem, evaluate
 from onnxprune.search.workspace import Workspace
+from runtime_bench import Comparison, Speedup
 
 Residual = Callable[..., ir.Model]
 Make = Callable[..., Workspace]
@@ -165,3 +168,23 @@ def test_a_bracket_closes_on_where_the_loss_meets_its_limit() -> None:
 def test_what_excludes_each_other(options: dict[str, Any], said: str, mlp: Path) -> None:
     with pytest.raises(UsageError, match=said):
         api.compress(mlp, **options)
+
+
+@pytest.mark.usefixtures("formula_machine")
+def test_a_plan_that_missed_is_not_finished_again(
+    mlp: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate may miss by less than the next attempt aims lower; what it measured counts for its plan."""
+    seen: list[bytes] = []
+    exactly = certify.compare
+
+    def certified(models: Sequence[Path], *args: Any, **options: Any) -> Comparison:
+        seen.append(models[-1].read_bytes())
+        exact = exactly(models, *args, **options)
+        missed = Speedup(0.57, 0.57, 0.601, "FASTER") if len(seen) < 3 else Speedup(0.57, 0.57, 0.59, "FASTER")
+        return replace(exact, arms=(*exact.arms[:-1], replace(exact.arms[-1], speedup=missed)))
+
+    monkeypatch.setattr("onnxprune.search.certify.compare", certified)
+    assert compressed(mlp, calibration, target_latency="0.6x").report["met"]
+    first, again, second = seen
+    assert first == again != second
