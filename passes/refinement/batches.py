@@ -14,13 +14,15 @@ from onnxprune.stats.feeds import Feeds
 
 Call = Mapping[str, Array]
 
-SHARDS = 4  # calls that a batch is parted into, at most: enough for a few cores, and few enough to read the weights seldom
+SHARDS = 4  # calls of a batch, at most: enough for a few cores, and few enough to read the weights seldom
 _KEPT = 768 << 20  # bytes of dense tensors that are kept; more are computed whenever they are asked for
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a batch: a call of the model, the mask over (samples, tokens) where it has one, and the wanted tensors by name."""
+    """A part of a batch: a call of the model, the mask over (samples, tokens) where it has one, and the wanted tensors
+    by name.
+    """
 
     call: Call
     mask: Array | None
