@@ -53,7 +53,9 @@ def test_dense_tensors_are_computed_once_as_far_as_memory_goes(
     assert dense.asked == asked
 
 
-@pytest.mark.parametrize(("size", "calls"), [(12, [4, 3]), (20, [4]), (4, [4, 4, 4, 4, 4, 2]), (2, [2] * 11), (1, [1] * 22)])
+@pytest.mark.parametrize(
+    ("size", "calls"), [(12, [4, 3]), (20, [4]), (4, [4, 4, 4, 4, 4, 2]), (2, [2] * 11), (1, [1] * 22)]
+)
 def test_a_batch_is_a_few_calls(model: ir.Model, feeds: Feeds, size: int, calls: list[int]) -> None:
     found = Batches(model, feeds, size, Dense(), seed=None)
     assert [len(batch) for batch in found] == calls and len(found) == len(calls)
