@@ -78,6 +78,8 @@ class SchemeSearch:
     calibrations: tuple[Calibration, ...] = ()
     counts: tuple[Count, ...] = ()
     tried: list[Candidate] = field(default_factory=list)
+    correction: float = 1.0
+    """The latency that was aimed at over the one that was measured, in the last round."""
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -237,13 +239,13 @@ class SchemeSearch:
         that is predicted to fit.
 
         `factor` scales the target for the prediction; what a round measures moves it, between the largest factor known
-        to fit and the smallest known not to.
+        to fit and the smallest known not to. It starts from what the rounds before have learned.
         """
         self._tell("refining")(f"for {max(self.goal):.3f}x")
         if not self.work.options.uses("correction"):
             predicted = self.solve(LANDING)
             return None if predicted is None else self._measured(predicted)
-        factor, fits, misses = LANDING, 0.0, LARGEST_FACTOR
+        factor, fits, misses = LANDING * self.correction, 0.0, LARGEST_FACTOR
         for _ in range(self.work.options.effort.rounds):
             solution = self.solve(factor)
             if solution is None:  # predicted to be impossible; the prediction may be too high
@@ -251,12 +253,13 @@ class SchemeSearch:
             else:
                 candidate = self._measured(solution)
                 share, used = candidate.share(self.limits), self.used(candidate)
+                self.correction = factor / share
                 if used > 1:  # counted now, so the next one fits
                     continue
                 if share <= CLOSE[1] and max(share, used) >= CLOSE[0]:
                     break
                 fits, misses = (fits, min(misses, factor)) if share > CLOSE[1] else (max(fits, factor), misses)
-                factor = _between(fits, factor * LANDING / share, misses)
+                factor = _between(fits, LANDING * self.correction, misses)
             if misses < fits * 1.004 or factor >= LARGEST_FACTOR:
                 break
         return self.best()

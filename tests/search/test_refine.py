@@ -113,3 +113,15 @@ def test_plans_leave_out_what_stays_and_what_goes_anyway(model: ir.Model, worksp
             assert width < search.work.graph.group(group).width
             assert search.sensitivity.branch_of_group.get(group, gone) >= gone
         assert len(candidate.plan.dropped) == gone
+
+
+def test_a_new_aim_starts_from_what_was_learned(model: ir.Model, workspace: Make) -> None:
+    """A prediction that is far off is not believed again: rounds are few, and a moved target would use them up."""
+    search = search_of(workspace(model, wrong=wrong), 0.5)
+    assert search.refine() is not None
+    before = len(search.work.rounds)
+    search.goal = (0.96 * search.goal[0],)
+    found = search.refine()
+    assert found is not None and CLOSE[0] - 0.05 < found.share(search.goal) <= CLOSE[1]
+    predicted = [entry["predicted_ratio"][0] for entry in search.work.rounds[before:]]
+    assert len(predicted) <= 2
