@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,16 @@ def _latencies(case: Case, place: Place, kept: Path, *, again: bool) -> None:
 
 def _samples(case: Case, place: Place) -> dict[str, np.ndarray]:
     with np.load(place.out / str(place.calibration(case))) as arrays:
-        return {name: arrays[name][:MEASURED_SAMPLES] for name in arrays.files}
+        return cut({name: arrays[name][:MEASURED_SAMPLES] for name in arrays.files}, case.input_shapes)
+
+
+def cut(samples: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Samples cut to what `--input-shape` says of an input: that one, and all that are as large, such as its mask."""
+    found = dict(samples)
+    for name, shape in shapes.items():
+        whole, kept = found[name].shape, (slice(None), *map(slice, shape[1:]))
+        found = {key: values[kept] if values.shape == whole else values for key, values in found.items()}
+    return found
 
 
 if __name__ == "__main__":

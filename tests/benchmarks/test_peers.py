@@ -6,13 +6,14 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from machine_facts import MACHINE
 from pareto import drawn, page
 from pareto_picture import SERIES, front, panel_of, png, svg
 from peer_table import OURS, TOOLS, VARIANTS, point, starts, variants
 from peer_verdicts import WORTH_MEASURING, best, best_other, compare_text, curve, gain, mean_gain, verdicts
-from peers import TOOLS_FOLDER
+from peers import TOOLS_FOLDER, cut
 
 STATIC = "ORT static int8"
 
@@ -132,3 +133,12 @@ def test_the_page_stands_alone_and_escapes_names() -> None:
 def test_the_picture_is_written(tmp_path: Path) -> None:
     png(drawn(["net"], MADE, TIMED), tmp_path / "pareto.png")
     assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_samples_are_cut_to_the_shape_that_models_are_made_for() -> None:
+    """A model of 32 tokens does not run on 64, and the input model would take longer on them."""
+    whole = {"ids": np.arange(12).reshape(2, 6), "mask": np.ones((2, 6)), "image": np.ones((2, 3, 6))}
+    found = cut(whole, {"ids": (1, 4)})
+    assert {name: values.shape for name, values in found.items()} == {"ids": (2, 4), "mask": (2, 4), "image": (2, 3, 6)}
+    assert found["ids"].tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+    assert cut(whole, {}).keys() == whole.keys()
