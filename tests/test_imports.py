@@ -53,6 +53,7 @@ def unit_of(parts: tuple[str, ...]) -> str:
 # modules of onnxprune that belong to a unit of another name
 UNITS = {
     "canonical": "search",
+    "cores": "errors",
     "evaluation": "search",
     "pipeline_text": "pipeline",
     "progress": "errors",

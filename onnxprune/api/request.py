@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxprune.cores import physical_cores
 from onnxprune.errors import UsageError
 from onnxprune.report import TargetFacts
 from onnxprune.search.effort import effort
@@ -131,20 +131,8 @@ def targets(
     options: Mapping[str, str],
 ) -> list[Target]:
     """One target an EP, all at the same shapes and threads."""
-    count = threads or physical_cores(os.cpu_count() or 1)
+    count = threads or physical_cores()
     return [
         Target(ep, options=tuple(options.items()), threads=count, batch=batch or 1, shapes=tuple(shapes.items()))
         for ep in eps
     ]
-
-
-def physical_cores(logical: int) -> int:
-    """Cores that this process may use, siblings of one core counted once where the system says so."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
-    try:
-        cores = set()
-        for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/core_cpus_list"):
-            cores.add(path.read_text())
-        return max(1, min(usable, len(cores) or usable))
-    except OSError:
-        return usable

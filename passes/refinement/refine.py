@@ -9,7 +9,6 @@ included, so that what does not help changes nothing.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from onnxprune import ir
 from onnxprune.channels import AxisKey
+from onnxprune.cores import physical_cores
 from onnxprune.errors import ModelError
 from onnxprune.stats.arrays import Array
 from onnxprune.stats.drift import drift
@@ -128,7 +128,7 @@ def refine(
     first = next(fit.calls(shard_size(chosen.batch)))
     try:
         goals = _comparable(dense, compressed, goals, first, chosen.threads)
-        cores = chosen.threads or os.cpu_count() or 1
+        cores = chosen.threads or physical_cores()
         each = max(cores // SHARDS, 1)
         gradients = Gradients.of(compressed, [goal.name for goal in goals], first, threads=each)
         if gradients is None:
