@@ -38,9 +38,10 @@ def _floor(work: Workspace, outcome: Outcome, floor: tuple[float, ...]) -> str:
     ratio, seconds = max(zip(floor, outcome.baseline_s, strict=True))
     lowest = f"the lowest latency measured is {ratio:.3f}x of the input model ({ratio * seconds * 1e3:.3g} ms)"
     if all(found <= limit for found, limit in zip(floor, limits, strict=True)):
-        nearest = f"the 95 % bound of the nearest plan in fresh processes is {outcome.bound or 0:.3f} of the target"
-        bound = nearest if outcome.bound else "not by enough to be sure of it"
-        return f"the target {goal.text} could not be proved: {lowest}, but {bound}; {_NOISE}"
+        why = "not by enough to be sure of it"
+        if outcome.bound:
+            why = f"the 95 % bound of the nearest plan in fresh processes is {outcome.bound:.3f} of the target"
+        return f"the target {goal.text} could not be proved: {lowest}, but {why}; {_NOISE}"
     return f"the target {goal.text} cannot be met: {_nothing(work)}{lowest}{_pinned(work.base)}"
 
 

@@ -236,6 +236,7 @@ class _Descent:
         return gradient.forward(shard.call, self._weights)
 
     def _at(self, shards: Sequence[Shard]) -> list[Gradient]:
+        """One a shard; not by the workers, since one for new shapes is to be made once."""
         return [self._gradients.at(shard.call) for shard in shards]
 
     def _losses(self, found: Call, shard: Shard) -> dict[str, Array]:
